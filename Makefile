@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make demo` and `make test`. CI runs `make check`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := interp analyses tests benchmarks notebooks
+
+.PHONY: demo install model test check format lint types contracts bench notebooks clean
+
+demo: model
+	$(BIN)/interp scan --out runs
+
+install: $(VENV)/.installed
+
+# torch goes first, by exact version: a range would pull another build with gigabytes of CUDA libraries.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+model: install
+	$(BIN)/interp models fetch demo:base
+
+test: model
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+check: format lint types contracts test
+
+format: install
+	$(BIN)/ruff format --check $(CODE)
+
+lint: install
+	$(BIN)/ruff check $(CODE)
+
+types: install
+	$(BIN)/mypy
+
+contracts: install
+	$(BIN)/lint-imports --no-cache
+
+bench: model
+	$(BIN)/python benchmarks/harvest.py
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
