@@ -1,0 +1,177 @@
+"""Every interval and every permutation of the product comes from here.
+
+Resampling is by group (the two prompts of a twin stay together), with a seed, in float64.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+LEVEL = 0.95
+RESAMPLES = 1000
+PERMUTATIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its interval and its n."""
+
+    value: float
+    lo: float
+    hi: float
+    n: int
+
+
+def wilson(successes: int, n: int, level: float = LEVEL) -> Estimate:
+    """A proportion with its Wilson score interval (Wilson 1927).
+
+    Args:
+        successes: how many, 0 to n.
+        n: of how many.
+        level: coverage, 0.95 by default.
+
+    Returns:
+        The proportion in [0, 1]; value, lo and hi are NaN, 0 and 1 when n is 0.
+    """
+    if n == 0:
+        return Estimate(float("nan"), 0.0, 1.0, 0)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    p = successes / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), n)
+
+
+def group_codes(groups: Sequence[str]) -> Int[ndarray, " prompt"]:
+    """Numbers 0, 1, ... for group names, in order of first appearance."""
+    codes: dict[str, int] = {}
+    return np.array([codes.setdefault(g, len(codes)) for g in groups])
+
+
+def group_weights(
+    groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+) -> Float[ndarray, "resample prompt"]:
+    """How often every prompt is drawn in each bootstrap resample of the groups; whole groups are drawn together."""
+    codes = group_codes(groups)
+    n = int(codes.max()) + 1
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return draws[:, codes].astype(np.float64)
+
+
+def bootstrap_mean(
+    values: Float[ndarray, "prompt *rest"], weights: Float[ndarray, "resample prompt"], level: float = LEVEL
+) -> tuple[Float[ndarray, "*rest"], Float[ndarray, "*rest"], Float[ndarray, "*rest"]]:
+    """The mean over prompts and its percentile interval.
+
+    Args:
+        values: (prompt, ...) what is averaged.
+        weights: (resample, prompt) from `group_weights`; a resample that draws no prompt is left out.
+        level: coverage.
+
+    Returns:
+        mean, lo and hi, each of shape (...).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    return (np.asarray(values.mean(0)), *_percentiles(weighted_mean(values, weights), level))
+
+
+def bootstrap_difference(
+    values: Float[ndarray, "prompt *rest"],
+    first: Bool[ndarray, " prompt"],
+    weights: Float[ndarray, "resample prompt"],
+    level: float = LEVEL,
+) -> tuple[Float[ndarray, "*rest"], Float[ndarray, "*rest"], Float[ndarray, "*rest"]]:
+    """The mean over ``first`` minus the mean over the others, and its percentile interval.
+
+    Both sides are drawn in the same resample, so twins stay paired.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    value = np.asarray(values[first].mean(0) - values[~first].mean(0))
+    drawn = weighted_mean(values[first], weights[:, first]) - weighted_mean(values[~first], weights[:, ~first])
+    return (value, *_percentiles(drawn, level))
+
+
+def weighted_mean(
+    values: Float[ndarray, "prompt *rest"], weights: Float[ndarray, "resample prompt"]
+) -> Float[ndarray, "resample *rest"]:
+    """The mean of every resample; NaN for one that draws no prompt."""
+    total = weights.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = weights / total[:, None]
+    flat: ndarray = share @ values.reshape(len(values), -1)
+    return flat.reshape(len(weights), *values.shape[1:])
+
+
+def max_permutation(
+    values: Float[ndarray, "prompt layer"],
+    first: Bool[ndarray, " prompt"],
+    groups: Sequence[str],
+    *,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> float:
+    """The p-value of the largest absolute mean difference over layers, against shuffled labels.
+
+    Labels are exchanged within groups where a group holds both kinds (twins), else over all prompts. The maximum over
+    layers is taken in every permutation too, so choosing the best layer is paid for (Westfall & Young 1993).
+
+    Returns:
+        (1 + permutations at least as extreme) / (1 + permutations), in (0, 1].
+    """
+    values = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    codes = group_codes(groups)
+    observed = _max_difference(values, first)
+    hits = sum(_max_difference(values, _shuffled(first, codes, rng)) >= observed for _ in range(permutations))
+    return (1 + hits) / (1 + permutations)
+
+
+def _shuffled(
+    first: Bool[ndarray, " prompt"], codes: Int[ndarray, " prompt"], rng: np.random.Generator
+) -> Bool[ndarray, " prompt"]:
+    sizes = np.bincount(codes)
+    chosen = np.bincount(codes, weights=first)
+    if not ((chosen > 0) & (chosen < sizes)).any():
+        return rng.permutation(first)
+    # Sorting by (group, random) and by (group, place) lines up each group with a shuffle of itself.
+    shuffled = np.empty_like(first)
+    shuffled[np.lexsort((np.arange(len(codes)), codes))] = first[np.lexsort((rng.random(len(codes)), codes))]
+    return shuffled
+
+
+def _max_difference(values: Float[ndarray, "prompt layer"], first: Bool[ndarray, " prompt"]) -> float:
+    return float(np.abs(values[first].mean(0) - values[~first].mean(0)).max())
+
+
+def _percentiles(
+    drawn: Float[ndarray, "resample *rest"], level: float
+) -> tuple[Float[ndarray, "*rest"], Float[ndarray, "*rest"]]:
+    tail = 100 * (1 - level) / 2
+    lo, hi = np.nanpercentile(drawn, [tail, 100 - tail], axis=0)
+    return np.asarray(lo), np.asarray(hi)
+
+
+def censored_median(layers: Float[ndarray, " prompt"]) -> float:
+    """The median of first-firing layers in which "never" is +inf: inf when half or more never fire, NaN if empty."""
+    return float(np.quantile(layers, 0.5, method="higher")) if len(layers) else float("nan")
+
+
+def bootstrap_censored_median(
+    layers: Float[ndarray, " prompt"], weights: Float[ndarray, "resample prompt"], level: float = LEVEL
+) -> Estimate:
+    """The censored median with its percentile interval over resampled groups; bounds may be inf."""
+    order = np.argsort(layers, kind="stable")
+    cumulative = weights[:, order].cumsum(1)
+    totals = cumulative[:, -1]
+    drawn_any = totals > 0
+    place = (cumulative[drawn_any] > totals[drawn_any, None] / 2).argmax(1)
+    drawn = np.sort(layers[order][place])
+    if not len(drawn):
+        return Estimate(censored_median(layers), float("nan"), float("nan"), len(layers))
+    tail = (1 - level) / 2
+    lo, hi = (float(np.quantile(drawn, q, method="nearest")) for q in (tail, 1 - tail))
+    return Estimate(censored_median(layers), lo, hi, len(layers))
