@@ -1,4 +1,16 @@
 from interp.prompts.files import read_prompts
+from interp.prompts.hub import load_prompts, read_hub
 from interp.prompts.prompt import Message, Prompt, PromptSet, user_prompt
+from interp.prompts.twins import bundled_twins, subtle_twins
 
-__all__ = ["Message", "Prompt", "PromptSet", "read_prompts", "user_prompt"]
+__all__ = [
+    "Message",
+    "Prompt",
+    "PromptSet",
+    "bundled_twins",
+    "load_prompts",
+    "read_hub",
+    "read_prompts",
+    "subtle_twins",
+    "user_prompt",
+]

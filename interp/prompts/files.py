@@ -36,9 +36,7 @@ def read_prompts(
     if not content or content.isspace():
         problems.stop("is empty")
     table = READERS[path.suffix.lower()](content, problems)
-    return prompt_set(
-        table, problems, name=name or path.stem, stem=path.stem, label=label, text_column=text_column
-    )
+    return prompt_set(table, problems, name=name or path.stem, stem=path.stem, label=label, text_column=text_column)
 
 
 def _content(path: Path) -> bytes:

@@ -86,9 +86,7 @@ class PromptSet:
     def digest(self) -> str:
         """The sha256 hex digest of every field of every prompt, in order."""
         records = [asdict(p) for p in self.prompts]
-        return hashlib.sha256(
-            json.dumps(records, sort_keys=True, ensure_ascii=False).encode("utf-8")
-        ).hexdigest()
+        return hashlib.sha256(json.dumps(records, sort_keys=True, ensure_ascii=False).encode("utf-8")).hexdigest()
 
     def where(self, **fields: str) -> "PromptSet":
         """The prompts whose fields have these values, such as ``split="test"``, in the same order."""

@@ -127,9 +127,7 @@ def test_a_given_label_fills_gaps_only(write):
 def test_byte_order_mark_crlf_blank_lines_and_capitals_are_accepted(write):
     content = b"\xef\xbb\xbf,ID, Prompt ,note,\r\n0,a,hi,x,\r\n\r\n1,b,yo,,\r\n"
     assert [(p.id, p.text) for p in read_prompts(write(".CSV", content))] == [("a", "hi"), ("b", "yo")]
-    assert [p.id for p in read_prompts(write(".jsonl", b'\xef\xbb\xbf\n{"ID":"a","TEXT":"hi"}\r\n\r\n'))] == [
-        "a"
-    ]
+    assert [p.id for p in read_prompts(write(".jsonl", b'\xef\xbb\xbf\n{"ID":"a","TEXT":"hi"}\r\n\r\n'))] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -151,8 +149,7 @@ def test_text_column_decides_between_text_and_messages(write):
     record = {"messages": [{"role": "user", "content": "m"}], "question": "q", "goal": "g"}
     path = write(".json", json.dumps([record]))
     texts = [
-        read_prompts(path, **o).prompts[0].text
-        for o in ({}, {"text_column": "goal"}, {"text_column": "messages"})
+        read_prompts(path, **o).prompts[0].text for o in ({}, {"text_column": "goal"}, {"text_column": "messages"})
     ]
     assert texts == ["m", "g", "m"]
 
@@ -258,10 +255,7 @@ BAD_OBJECTS = [
     ('{"text": "a", "x": {"y": 1, "y": 1}}', "'y' appears twice"),
     ('{"text": "a", "TEXT": "b"}', "'text' appears twice, with letters"),
     ('{"text": "a", "x": ' + "9" * 5000 + "}", "5000 digits"),
-    *(
-        (json.dumps({"text": "a", "image": p}), "below the folder")
-        for p in ("/a", "a/../../b", "C:\\a", "..\\a")
-    ),
+    *((json.dumps({"text": "a", "image": p}), "below the folder") for p in ("/a", "a/../../b", "C:\\a", "..\\a")),
     ('["text"]', "must be an object, found list"),
     ("null", "must be an object, found NoneType"),
     *(
@@ -388,9 +382,7 @@ values = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from(["harmful", "user"]),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(names | st.sampled_from(["role", "content"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names | st.sampled_from(["role", "content"]), inner),
     max_leaves=8,
 )
 marks = [
@@ -436,9 +428,7 @@ def test_random_json_values(tmp_path_factory, suffix, records):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_memory_stays_below_ten_times_the_file(write, suffix):
-    records = [
-        {"text": f"{n} " + "word " * 40, "category": "none", "target": "Sure, " * 10} for n in range(400)
-    ]
+    records = [{"text": f"{n} " + "word " * 40, "category": "none", "target": "Sure, " * 10} for n in range(400)]
     path = write(suffix, as_text(suffix, records))
     tracemalloc.start()
     try:
