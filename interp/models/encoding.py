@@ -1,0 +1,189 @@
+"""From a prompt to token ids and named positions, by way of the model's own chat template.
+
+Positions:
+    t_inst: last token of the user's instruction.
+    t_post: last token before the answer.
+    all_post: every template token after the instruction; it expands to post_0, post_1, ... and t_post.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+from interp.errors import ModelError, UsageError
+from interp.models.chat import Rendered, Span, render
+from interp.prompts.prompt import Prompt
+
+POSITIONS = ("t_inst", "t_post", "all_post")
+
+_BREAK = "\ue000"
+"""A private-use character, which no control token contains and no vocabulary joins with its neighbours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One prompt as the model sees it.
+
+    Attributes:
+        ids: the vocabulary ids, template included.
+        at: the token index of every position asked for.
+        control_free: how many chat control tokens were taken out of the user's text (0 for ordinary prompts).
+    """
+
+    ids: tuple[int, ...]
+    at: dict[str, int]
+    control_free: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A vocabulary id and the characters of the rendered text that it stands for."""
+
+    id: int
+    start: int
+    end: int
+
+
+class Encoder:
+    """Encodes prompts for one tokenizer; what stands in a message can never become a control token."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def encode(self, prompts: Iterable[Prompt], positions: Sequence[str]) -> list[Encoded]:
+        """Encodes prompts at the positions asked for, see the head of this module.
+
+        Raises:
+            UsageError: for a position that does not exist.
+            ModelError: for a prompt that the chat template refuses or rewrites, that is longer than the
+                model's context, or whose template tail differs from the other prompts'.
+        """
+        for position in positions:
+            if position not in POSITIONS:
+                raise UsageError(f"unknown position {position!r}; choose from {', '.join(POSITIONS)}.")
+        encoded = [self._encode(prompt, positions) for prompt in prompts]
+        names = {tuple(e.at) for e in encoded}
+        if len(names) > 1:
+            raise ModelError(
+                "the chat template puts different numbers of tokens after different instructions, so "
+                f"all_post has no fixed meaning here: {sorted(names)}; ask for t_inst and t_post only."
+            )
+        return encoded
+
+    def render(self, prompt: Prompt) -> Rendered:
+        """The text of a prompt under the chat template, or the bare instruction where the model has none.
+
+        Raises:
+            ModelError: when the template refuses the conversation, drops a message or changes its text.
+        """
+        return render(self.tokenizer, prompt)
+
+    def _encode(self, prompt: Prompt, positions: Sequence[str]) -> Encoded:
+        rendered = self.render(prompt)
+        tokens, breaks = self._tokenize(prompt, rendered)
+        start, end = rendered.instruction
+        control = self._control_ids(rendered.frame)
+        instruction = [
+            i
+            for i, token in enumerate(tokens)
+            if start < token.end and token.start < end and not self._is_control(token, rendered.text, control)
+        ]
+        if not instruction:
+            raise ModelError(f"prompt {prompt.id!r}: its instruction is empty in this model's vocabulary.")
+        limit = self.tokenizer.model_max_length
+        if limit is not None and len(tokens) > limit:
+            raise ModelError(f"prompt {prompt.id!r}: {len(tokens)} tokens, the model reads {limit}; shorten it.")
+        places = _places(instruction[-1], len(tokens) - 1, positions)
+        return Encoded(tuple(token.id for token in tokens), places, breaks)
+
+    def _tokenize(self, prompt: Prompt, rendered: Rendered) -> tuple[list[Token], int]:
+        """The tokens of the whole text, and at how many places a control token in a message was broken.
+
+        The text is tokenized in one piece, as the model was trained on it. A control token inside a message can
+        only come from the message: a character put into it keeps the tokenizer from seeing it, and the tokens of
+        that character are taken out again, so that everything else reads as it would anyway.
+        """
+        control = self._control_ids(rendered.frame)
+        breaks: list[int] = []
+        while True:
+            tokens = self._tokens(rendered, breaks)
+            forged = {
+                place
+                for token in tokens
+                if self._is_control(token, rendered.text, control) and (place := _inside(token, rendered)) is not None
+            }
+            if not forged:
+                return tokens, len(breaks)
+            if forged <= set(breaks):
+                raise ModelError(
+                    f"prompt {prompt.id!r}: its text holds a control token of the model that the vocabulary can "
+                    f"not write in any other way, near character {min(forged)} of {rendered.text!r}; reword it."
+                )
+            breaks = sorted({*breaks, *forged})
+
+    def _tokens(self, rendered: Rendered, breaks: Sequence[int]) -> list[Token]:
+        """The tokens of a text with a break at some places; starts and ends count without the breaks."""
+        edges = [0, *breaks, len(rendered.text)]
+        pieces = [rendered.text[a:b] for a, b in pairwise(edges)]
+        found = self.tokenizer(
+            _BREAK.join(pieces),
+            add_special_tokens=not rendered.frame,
+            return_offsets_mapping=True,
+            truncation=False,
+        )
+        broken = [place + k for k, place in enumerate(breaks)]
+        tokens: list[Token] = []
+        reached = 0
+        for token, (start, end) in zip(found["input_ids"], found["offset_mapping"], strict=True):
+            # Some tokenizers trim white space off the offsets: a token of nothing else is then empty.
+            begin = min(start, reached) if start == end else start
+            reached = max(reached, end)
+            first, last = (place - bisect_left(broken, place) for place in (begin, end))
+            if first < last or begin == end:
+                tokens.append(Token(token, first, last))
+        return tokens
+
+    def _is_control(self, token: Token, text: str, control: frozenset[int]) -> bool:
+        """Whether a token controls the conversation; an unknown character is no control token."""
+        unknown = token.id == self.tokenizer.unk_token_id
+        return token.id in control and not (
+            unknown and text[token.start : token.end].strip() != self.tokenizer.unk_token
+        )
+
+    @cached_property
+    def _added(self) -> dict[int, Any]:
+        return dict(self.tokenizer.added_tokens_decoder)
+
+    def _control_ids(self, frame: tuple[str, ...]) -> frozenset[int]:
+        """Special tokens, and added tokens that the template itself uses to mark turns."""
+        marks = "".join((*frame, str(self.tokenizer.chat_template))) if frame else ""
+        return frozenset(i for i, t in self._added.items() if t.content.strip() and (t.special or t.content in marks))
+
+
+def _inside(token: Token, rendered: Rendered) -> int | None:
+    """Where to break a control token that stands in a message; None for one of the template's own.
+
+    Control tokens may swallow white space around them, the template's from a message and the other way round, so
+    only their core tells whose they are.
+    """
+    covered = rendered.text[token.start : token.end]
+    start = token.end - len(covered.lstrip())
+    end = token.start + len(covered.rstrip())
+    span: Span | None = next((s for s in rendered.spans if start < s[1] and s[0] < end), None)
+    return None if span is None else start + 1
+
+
+def _places(t_inst: int, last: int, positions: Sequence[str]) -> dict[str, int]:
+    """Token indices of the positions asked for; ``all_post`` ends with t_post: no state is stored twice."""
+    places: dict[str, int] = {}
+    for position in positions:
+        if position == "t_inst":
+            places["t_inst"] = t_inst
+        elif position == "all_post":
+            places |= {f"post_{k}": i for k, i in enumerate(range(t_inst + 1, last))}
+        if position != "t_inst":
+            places["t_post"] = last
+    return places

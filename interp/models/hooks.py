@@ -1,0 +1,112 @@
+"""The default backend: forward hooks on the blocks of a Hugging Face model."""
+
+import copy
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interp.axes import BatchStates
+from interp.errors import ModelError
+from interp.lens.readout import Readout
+from interp.models.adapter import Batch
+from interp.models.anatomy import StopForward, accepts, dissect, first_tensor, output_tensor, readout_of, watching
+from interp.models.identity import ModelIdentity, identify_module
+from interp.models.runtime import Runtime
+
+
+class HooksAdapter:
+    """Reads a Hugging Face causal language model with forward hooks; see `interp.models.adapter.Adapter`.
+
+    Three things make it faster than a plain hooked forward: the vocabulary head never runs, nothing above the
+    highest layer runs, and the tokens that all rows share are computed once (their keys and values are kept).
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, identity: ModelIdentity, runtime: Runtime) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.identity, self.runtime = identity, runtime
+        self.anatomy = dissect(model)
+        self.n_layers = len(self.anatomy.blocks)
+        self.d_model = self.anatomy.text_config.hidden_size
+        self._prefix: tuple[tuple[int, ...], Any] = ((), None)
+
+    @classmethod
+    def of_module(cls, model: nn.Module, tokenizer: Any, *, name: str = "local") -> "HooksAdapter":
+        """Wraps a model that is already in memory, such as one made in a notebook."""
+        return cls(model, tokenizer, identify_module(model, tokenizer, name=name), Runtime.of_module(model))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        return next(self.model.parameters()).device
+
+    def readout(self) -> Readout:
+        """The model's own final norm and head."""
+        return readout_of(self.model, self.anatomy)
+
+    @torch.no_grad()
+    def states(self, batch: Batch, layers: Sequence[int]) -> BatchStates:
+        """Residual states of ``layers`` (ascending) at the batch's positions, compute dtype, on the CPU."""
+        # The shared tokens run before the watchers are in place, so that every layer fires once.
+        prefix = self._prefix_cache(batch) if batch.shared else None
+        if prefix is None:
+            batch = replace(batch, shared=0)
+        taken: dict[int, Tensor] = {}
+        rows = torch.arange(len(batch.ids))[:, None]
+        at = batch.at - batch.shared
+
+        def take(layer: int, state: Tensor) -> None:
+            if layer in taken:
+                raise ModelError(f"layer {layer} ran twice in one forward; this model can not be read by hooks.")
+            taken[layer] = state[rows.to(state.device), at.to(state.device)].cpu()
+            if layer == layers[-1]:
+                raise StopForward
+
+        with watching(self._watchers(layers, take)), suppress(StopForward):
+            self._forward(batch, prefix)
+        missing = [layer for layer in layers if layer not in taken]
+        if missing:
+            raise ModelError(f"layers {missing} did not run in the forward; this model can not be read by hooks.")
+        return torch.stack([taken[layer] for layer in layers], dim=1)
+
+    def _watchers(self, layers: Sequence[int], take: Any) -> list[tuple[nn.Module, Any]]:
+        """Layer 0 is what the first block was given, layer i what block i returned."""
+        blocks = self.anatomy.blocks
+        embedding = [(blocks[0], lambda args, kwargs, _: take(0, first_tensor(args, kwargs)))]
+        after = [(blocks[i - 1], lambda *call, i=i: take(i, output_tensor(call[-1]))) for i in layers if i > 0]
+        return [*(embedding if 0 in layers else []), *after]
+
+    def _forward(self, batch: Batch, prefix: Any) -> None:
+        decoder, shared, device = self.anatomy.decoder, batch.shared, self.device
+        places = {"position_ids": batch.position_ids[:, shared:].to(device)}
+        decoder(
+            input_ids=batch.ids[:, shared:].to(device),
+            attention_mask=batch.mask.to(device),
+            past_key_values=prefix,
+            use_cache=prefix is not None,
+            **(places if accepts(decoder, "position_ids") else {}),
+        )
+
+    def _prefix_cache(self, batch: Batch) -> Any:
+        """What the model keeps of the shared tokens, computed once at batch size 1 and repeated for every row.
+
+        None for models without attention, which do not take up a state in the middle of several rows.
+        """
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer
+
+        ids = tuple(batch.ids[0, : batch.shared].tolist())
+        if self._prefix[0] != ids:
+            cache = DynamicCache(config=self.model.config)
+            self.anatomy.decoder(
+                input_ids=torch.tensor([ids], device=self.device), past_key_values=cache, use_cache=True
+            )
+            self._prefix = (ids, cache)
+        if not any(isinstance(layer, DynamicLayer) for layer in self._prefix[1].layers):
+            return None
+        repeated = copy.deepcopy(self._prefix[1])
+        repeated.reorder_cache(torch.zeros(len(batch.ids), dtype=torch.long, device=self.device))
+        return repeated

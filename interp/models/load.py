@@ -1,0 +1,105 @@
+"""From a model on disk to an adapter of one of the three backends."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from interp.errors import ModelError
+from interp.models.adapter import Adapter
+from interp.models.runtime import DTYPES, Runtime
+from interp.models.source import ModelSource
+
+
+def load(source: ModelSource, runtime: Runtime | None = None) -> Adapter:
+    """Loads a model behind the backend asked for, on disk only: nothing is fetched here.
+
+    Raises:
+        ModelError: when transformers can not load the folder, the adapter does not fit, or the model is not a
+            decoder that can be read.
+    """
+    runtime = (runtime or Runtime()).resolve(source)
+    # The identity comes first: it reads nothing but safetensors, and refuses a damaged folder by name.
+    identity, tokenizer, model = source.identify(), _tokenizer(source), _model(source, runtime)
+    if runtime.backend == "transformer_lens":
+        from interp.models.transformer_lens import TransformerLensAdapter
+
+        return TransformerLensAdapter(model, tokenizer, identity, runtime, folder=source.folder)
+    if runtime.backend == "nnsight":
+        from interp.models.nnsight import NNsightAdapter
+
+        return NNsightAdapter(model, tokenizer, identity, runtime)
+    from interp.models.hooks import HooksAdapter
+
+    return HooksAdapter(model, tokenizer, identity, runtime)
+
+
+def _model(source: ModelSource, runtime: Runtime) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    attention = {} if runtime.attention == "auto" else {"attn_implementation": runtime.attention}
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            dtype=DTYPES[runtime.dtype],
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=source.remote_code,
+            output_loading_info=True,
+            **attention,
+        )
+        model = model.to(runtime.device)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{source.folder}: transformers could not load the model: {error}") from error
+    if found["missing_keys"]:
+        # transformers fills them with random numbers and only warns.
+        lacking = sorted(found["missing_keys"])
+        raise ModelError(f"{source.folder}: its weights lack {len(lacking)} tensors, such as {lacking[0]}.")
+    return (model if source.adapter is None else _merged(model, source, source.adapter)).eval()
+
+
+def _merged(model: Any, source: ModelSource, folder: Path) -> Any:
+    """The model with its LoRA adapter merged into the weights, so that every backend sees a plain model."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    try:
+        # peft warns that an adapter does not cover the model, and ignores what it has no place for.
+        with safe_open(folder / "adapter_model.safetensors", "pt") as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
+            stored = set(file.keys())
+            adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+        placed = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        if placed != stored:
+            odd = sorted(placed ^ stored)
+            raise ValueError(f"{len(odd)} tensors have no counterpart, such as {odd[0]}")
+        return adapted.merge_and_unload()
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{folder}: this adapter does not fit {source.name}: {error}") from error
+
+
+def _tokenizer(source: ModelSource) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.folder, local_files_only=True, trust_remote_code=source.remote_code
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(f"{source.folder}: transformers could not load the tokenizer: {error}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{source.folder}: its tokenizer has no fast version, and only fast ones know where each token "
+            "stands in the text; convert it to a tokenizer.json."
+        )
+    return tokenizer
+
+
+def count_blocks(source: ModelSource) -> int:
+    """How many transformer blocks a model has, from its configuration alone."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=source.remote_code)
+        return int(config.get_text_config().num_hidden_layers)
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        raise ModelError(f"{source.folder}: its configuration can not be read: {error}") from error

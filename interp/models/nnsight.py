@@ -1,0 +1,68 @@
+"""The nnsight backend: the same states through `TransformersModel`.
+
+Importing nnsight changes the process (it patches tensors and objects), so only this module does, and only on
+demand.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from interp.axes import BatchStates
+from interp.lens.readout import Readout
+from interp.models.adapter import Batch
+from interp.models.anatomy import dissect, first_tensor, output_tensor, readout_of
+from interp.models.identity import ModelIdentity
+from interp.models.runtime import Runtime
+
+
+class NNsightAdapter:
+    """Reads a model through an nnsight trace; see `interp.models.adapter.Adapter`.
+
+    It computes shared tokens anew for every row and runs the vocabulary head: slower than the default, and there
+    to agree with it.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, identity: ModelIdentity, runtime: Runtime) -> None:
+        from nnsight import TransformersModel
+
+        self.tokenizer, self.identity, self.runtime = tokenizer, identity, runtime
+        self.model, self.anatomy = model, dissect(model)
+        self.n_layers, self.d_model = len(self.anatomy.blocks), self.anatomy.text_config.hidden_size
+        self.device = next(model.parameters()).device
+        # nnsight changes the padding side of the tokenizer it is given.
+        own = copy.deepcopy(tokenizer)
+        self.traced = TransformersModel(model, task="text-generation", tokenizer=own, dispatch=True)
+        path = next(name for name, module in model.named_modules() if module is self.anatomy.blocks)
+        self._paths = [f"model.{path}.{i}" for i in range(self.n_layers)]
+        self._blocks = self.traced
+        for part in path.split("."):
+            self._blocks = getattr(self._blocks, part)
+
+    def readout(self) -> Readout:
+        """The model's own final norm and head."""
+        return readout_of(self.model, self.anatomy)
+
+    @torch.no_grad()
+    def states(self, batch: Batch, layers: Sequence[int]) -> BatchStates:
+        """Residual states of ``layers`` (ascending) at the batch's positions, compute dtype, on the CPU."""
+        inputs = {
+            "input_ids": batch.ids.to(self.device),
+            "attention_mask": batch.mask.to(self.device),
+            "position_ids": batch.position_ids.to(self.device),
+        }
+        blocks = [self._blocks[max(i - 1, 0)] for i in layers]
+        with self.traced.trace(inputs) as tracer:
+            cache = tracer.cache(modules=blocks, include_inputs=True)
+        rows = torch.arange(len(batch.ids))[:, None]
+        return torch.stack([self._state(cache, i)[rows, batch.at] for i in layers], dim=1)
+
+    def _state(self, cache: Any, layer: int) -> torch.Tensor:
+        entry = cache[self._paths[max(layer - 1, 0)]]
+        if layer > 0:
+            return output_tensor(entry.output).cpu()
+        args, kwargs = entry.inputs
+        return first_tensor(args, kwargs).cpu()
