@@ -1,0 +1,81 @@
+"""What the lens reads from a cache, once for all that a scan says."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from analyses.locators.firing import Firing
+from analyses.locators.tga_paper import tga_paper
+from analyses.locators.tga_released import tga_released
+from interp.cache import ActivationCache
+from interp.lens import LensReading, Readout, logit_lens, token_log_probs
+from interp.models.lexicon import Lexicon
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Everything a scan reads, per prompt.
+
+    Attributes:
+        layers: layer numbers.
+        openings: position -> (prompt, layer) log-odds, in nats, that the next token opens a refusal.
+        lens: the full reading at t_post.
+        rules: the two published rules at t_post.
+    """
+
+    layers: tuple[int, ...]
+    openings: dict[str, Float[ndarray, "prompt layer"]]
+    lens: LensReading
+    rules: tuple[Firing, ...]
+
+
+def read_cache(
+    cache: ActivationCache, readout: Readout, lexicon: Lexicon, *, progress: Progress | None = None
+) -> Readings:
+    """Reads every position for refusal openings, and t_post in full.
+
+    Args:
+        cache: states of consecutive layers at t_post and any other positions.
+        readout: of the model that made the cache.
+        lexicon: the ids to watch.
+        progress: called with (positions done, positions in all).
+    """
+    tokens = torch.tensor(lexicon.openings)
+    openings = {}
+    others = [p for p in cache.positions if p != "t_post"]
+    for done, position in enumerate(others, start=1):
+        log_prob = token_log_probs(cache.residuals(position=position), readout, tokens=tokens)
+        openings[position] = _log_odds(log_prob)
+        if progress:
+            progress(done, len(cache.positions))
+    lens = logit_lens(cache.residuals(position="t_post"), readout, tokens=tokens)
+    openings["t_post"] = _log_odds(lens.log_prob)
+    if progress:
+        progress(len(cache.positions), len(cache.positions))
+    rules = (tga_paper(lens, cache.layers, lexicon.paper), tga_released(lens, cache.layers, lexicon.released))
+    return Readings(cache.layers, {p: openings[p] for p in cache.positions}, lens, rules)
+
+
+def expected_seconds(cache: ActivationCache, readout: Readout) -> float:
+    """How long `read_cache` will take here, from a few timed states."""
+    some = torch.zeros(256, cache.d_model)
+    tokens = torch.tensor([0])
+    token_log_probs(some, readout, tokens=tokens)  # the first call warms up
+    started = time.perf_counter()
+    token_log_probs(some, readout, tokens=tokens)
+    once = (time.perf_counter() - started) / len(some) * len(cache) * len(cache.layers)
+    # The full reading at t_post takes about six times as long as log-probabilities alone.
+    return once * (len(cache.positions) + 5)
+
+
+def _log_odds(log_prob: Float[Tensor, "prompt layer token"]) -> Float[ndarray, "prompt layer"]:
+    """log(p / (1 - p)) of the summed probability of the tokens, in nats; at most 27.6, where p rounds to 1."""
+    log_p = log_prob.double().logsumexp(-1).clamp(max=-1e-12)
+    return (log_p - torch.log(-torch.expm1(log_p))).numpy()
