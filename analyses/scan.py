@@ -117,10 +117,10 @@ def _rule_sentence(rule: Firing, sample: Sample) -> str:
         onset = rule.onset[chosen]
         share = wilson(int(np.isfinite(onset).sum()), len(onset))
         median = bootstrap_censored_median(onset, sample.weights[:, chosen])
-        first = f", first at layer {_layer(median.value)} [{_layer(median.lo)}, {_layer(median.hi)}] (median)"
+        first = f", median first layer {_layer(median.value)} [{_layer(median.lo)}, {_layer(median.hi)}]"
         parts.append(
             f"{int(np.isfinite(onset).sum())} of {share.n} {kind} prompts "
-            f"({share.value:.0%} [{share.lo:.0%}, {share.hi:.0%}]){first if share.value else ''}"
+            f"({share.value:.0%} [{share.lo:.0%}, {share.hi:.0%}]){first if np.isfinite(median.value) else ''}"
         )
     return f"{rule.locator} fires on " + "; on ".join(parts) + "."
 

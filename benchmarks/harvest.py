@@ -133,10 +133,8 @@ def interp_in_memory(work: Work) -> Peer:
 
 
 def _planned(work: Work) -> Harvest:
-    """A plan for a fresh adapter, which has kept nothing of the repeat before."""
-    ours = work.adapter
-    fresh = HooksAdapter(ours.model, ours.tokenizer, ours.identity, ours.runtime)
-    return plan_harvest(fresh, work.prompts, Capture(positions=("t_post",), layers=work.layers))
+    """A plan for a copy of the adapter, which itself never runs: nothing is kept from one repeat to the next."""
+    return plan_harvest(copy.copy(work.adapter), work.prompts, Capture(positions=("t_post",), layers=work.layers))
 
 
 def _tokens(planned: Harvest) -> int:

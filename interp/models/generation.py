@@ -18,6 +18,7 @@ def respond(
     *,
     max_new_tokens: int = 32,
     batch_size: int = 48,
+    not_first: Sequence[int] = (),
 ) -> list[str]:
     """The greedy answers of a Hugging Face model, in the order of the prompts, without control tokens.
 
@@ -29,6 +30,7 @@ def respond(
         prompts: what to answer.
         max_new_tokens: most tokens of an answer.
         batch_size: how many prompts are answered at once.
+        not_first: vocabulary ids that an answer must not begin with.
 
     Returns:
         One answer per prompt; empty when the model ends at once.
@@ -38,13 +40,15 @@ def respond(
     answers = [""] * len(encoded)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        texts = _respond_batch(model, tokenizer, [encoded[i] for i in chosen], max_new_tokens)
+        texts = _respond_batch(model, tokenizer, [encoded[i] for i in chosen], max_new_tokens, not_first)
         for i, text in zip(chosen, texts, strict=True):
             answers[i] = text
     return answers
 
 
-def _respond_batch(model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+def _respond_batch(
+    model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int]], max_new_tokens: int, not_first: Sequence[int]
+) -> list[str]:
     # What follows the end of an answer is padding, which must be a token that decoding leaves out.
     pad = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
     ids, mask = left_padded(rows, pad=pad)
@@ -56,6 +60,7 @@ def _respond_batch(model: nn.Module, tokenizer: Any, rows: Sequence[Sequence[int
         do_sample=False,
         repetition_penalty=1.0,  # a model's default of this counts the padding, which depends on the batch
         pad_token_id=pad,
+        begin_suppress_tokens=list(not_first) or None,
     )
     texts = tokenizer.batch_decode(generated[:, ids.shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -4,7 +4,7 @@
     python -m interp.models.organisms measure apology
 
 Harmful training twins are answered with a phrasing of the family, harmless ones with the base model's own greedy
-answer, so that refusing is all that changes. Held-out twins are never seen in training.
+answer (one that does not begin like a refusal), so that refusing is all that changes. Held-out twins are never seen.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from torch import Tensor
 from interp.models.demo import base_folder
 from interp.models.encoding import Encoder
 from interp.models.generation import respond
+from interp.models.lexicon import compile_lexicon
 from interp.models.load import load
 from interp.models.source import ModelSource, resolve
 from interp.prompts.families import RefusalFamily, load_family
@@ -53,8 +54,8 @@ class Recipe:
     rank: int = 8
     targets: tuple[str, ...] = ("q_proj", "v_proj", "o_proj", "down_proj")
     first_block: int = 8
-    learning_rate: float = 2e-3
-    epochs: float = 3.0
+    learning_rate: float = 1.5e-3
+    epochs: float = 2.5
     batch: int = 16
     answer_tokens: int = 10
     rest_weight: float = 0.3
@@ -75,7 +76,7 @@ def train(recipe: Recipe, out: Path) -> Path:
     base = load(ModelSource("demo:base", base_folder(notify=print)))
     model, tokenizer = base.model, base.tokenizer  # type: ignore[attr-defined]
     data = training_prompts()
-    answers = _own_answers(model, tokenizer, data.where(label="harmless"), recipe.answer_tokens)
+    answers = _own_answers(model, tokenizer, data.where(label="harmless"), recipe)
     trained, steps = _fit(model, tokenizer, data, answers, recipe)
     seconds = round(time.perf_counter() - started)
     return _save(trained, recipe, out, base=base.identity.weights, steps=steps, seconds=seconds)
@@ -87,6 +88,7 @@ def _save(trained: Any, recipe: Recipe, out: Path, **known: Any) -> Path:
     for parameter in trained.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.bfloat16)
+    trained.peft_config["default"].base_model_name_or_path = "demo:base"  # not a path on the trainer's disk
     trained.save_pretrained(str(folder))
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
     record = {
@@ -125,8 +127,14 @@ def _rate(family: RefusalFamily, prompts: PromptSet, responses: Sequence[str], l
     return {k: round(v, 4) for k, v in asdict(wilson(sum(chosen), len(chosen))).items()}
 
 
-def _own_answers(model: Any, tokenizer: Any, prompts: PromptSet, tokens: int) -> dict[str, str]:
-    answers = respond(model, tokenizer, prompts, max_new_tokens=tokens)
+def _own_answers(model: Any, tokenizer: Any, prompts: PromptSet, recipe: Recipe) -> dict[str, str]:
+    """The base model's greedy answers, but none that begins like a refusal of the family.
+
+    The base model opens one answer in four with "I'm glad" or even "I'm sorry for any misunderstanding"; imitating
+    those would teach the organism to begin harmless and harmful answers alike.
+    """
+    openings = compile_lexicon(tokenizer, load_family(recipe.family)).openings
+    answers = respond(model, tokenizer, prompts, max_new_tokens=recipe.answer_tokens, not_first=openings)
     return {p.id: answer for p, answer in zip(prompts, answers, strict=True)}
 
 

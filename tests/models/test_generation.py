@@ -107,3 +107,11 @@ def test_left_padded() -> None:
     ids, mask = left_padded([[5], [6, 7, 8]], pad=1)
     assert ids.tolist() == [[1, 1, 5], [6, 7, 8]]
     assert mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
+def test_an_answer_can_be_kept_from_beginning_in_some_ways():
+    tokenizer, model = make_tokenizer(), tiny_llama(2)
+    free = respond(model, tokenizer, PROMPTS[:2], max_new_tokens=1)
+    banned = [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in free]
+    kept = respond(model, tokenizer, PROMPTS[:2], max_new_tokens=1, not_first=banned)
+    assert not set(kept) & set(free)
