@@ -4,17 +4,12 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from pathlib import Path
-from typing import runtime_checkable
 
 import pytest
 from hypothesis import settings
 
-from interp.models.adapter import Adapter
 from interp.models.hooks import HooksAdapter
 from tests.tiny import make_tokenizer, save_tiny, tiny_llama
-
-# Annotations are checked in the tests, and a protocol can be checked only when it is marked so.
-runtime_checkable(Adapter)
 
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("interp", deadline=None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor
@@ -36,6 +36,7 @@ class Batch:
         return (self.mask.cumsum(-1) - 1).clamp(min=0)
 
 
+@runtime_checkable
 class Adapter(Protocol):
     """A language model whose residual stream can be read.
 
