@@ -86,14 +86,14 @@ def token_log_probs(
     parts = []
     for block in flat.split(max(1, BLOCK // chunk)):
         normed = readout.normed(block)
-        normaliser, picked, _ = _normaliser(normed, readout, tokens, chunk)
+        normaliser, picked = _normaliser(normed, readout, tokens, chunk)
         parts.append((picked - normaliser[..., None]).cpu())
     return torch.cat(parts).reshape(*states.shape[:-1], len(tokens))
 
 
 def _read_block(states: Tensor, readout: Readout, tokens: Tensor, k: int, chunk: int) -> LensReading:
     normed = readout.normed(states)
-    log_z, picked, _ = _normaliser(normed, readout, tokens, chunk)
+    log_z, picked = _normaliser(normed, readout, tokens, chunk)
     sums = _Sums(states.shape[:2], len(tokens), k, normed.device)
     for start, logits in _chunks(normed, readout, chunk):
         sums.add(start, logits - log_z[..., None], picked - log_z[..., None])
@@ -107,8 +107,8 @@ def _chunks(normed: Tensor, readout: Readout, chunk: int) -> Iterator[tuple[int,
 
 def _normaliser(
     normed: Tensor, readout: Readout, tokens: Tensor, chunk: int
-) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n token"], int]:
-    """The log of the softmax denominator, the logits of the tokens, and the vocabulary size."""
+) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n token"]]:
+    """The log of the softmax denominator, and the logits of the tokens."""
     log_z = torch.full(normed.shape[:-1], -torch.inf, device=normed.device)
     picked = torch.empty(*normed.shape[:-1], len(tokens), device=normed.device)
     tokens = tokens.to(normed.device)
@@ -117,14 +117,13 @@ def _normaliser(
         here = (tokens >= start) & (tokens < start + logits.shape[-1])
         # The very numbers of this chunk, so that a rank compares a logit with itself exactly.
         picked[..., here] = logits[..., tokens[here] - start]
-    return log_z, picked, readout.vocab
+    return log_z, picked
 
 
 class _Sums:
     """What accumulates while the vocabulary streams by, for one block of prompts."""
 
     def __init__(self, shape: torch.Size, n_tokens: int, k: int, device: torch.device) -> None:
-        self.k = k
         self.rank = torch.zeros(*shape, n_tokens, dtype=torch.long, device=device)
         self.entropy = torch.zeros(shape, device=device)
         self.kl = torch.zeros(shape, device=device)

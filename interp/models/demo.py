@@ -13,15 +13,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from interp.errors import ModelError
-
-Notify = Callable[[str], None]
+from interp.models.source import Notify
 
 
 @dataclass(frozen=True, slots=True)
