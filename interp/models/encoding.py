@@ -4,6 +4,7 @@ Positions:
     t_inst: last token of the user's instruction.
     t_post: last token before the answer.
     all_post: every template token after the instruction; it expands to post_0, post_1, ... and t_post.
+    response_first, response_last: first and last token of the prompt's response, which follows t_post.
 """
 
 from bisect import bisect_left
@@ -17,7 +18,8 @@ from interp.errors import ModelError, UsageError
 from interp.models.chat import Rendered, Span, render
 from interp.prompts.prompt import Prompt
 
-POSITIONS = ("t_inst", "t_post", "all_post")
+POSITIONS = ("t_inst", "t_post", "all_post", "response_first", "response_last")
+RESPONSE_POSITIONS = POSITIONS[-2:]
 
 _BREAK = "\ue000"
 """A private-use character, which no control token contains and no vocabulary joins with its neighbours."""
@@ -57,7 +59,7 @@ class Encoder:
         """Encodes prompts at the positions asked for, see the head of this module.
 
         Raises:
-            UsageError: for a position that does not exist.
+            UsageError: for a position that does not exist, or one in a response where a prompt has none.
             ModelError: for a prompt that the chat template refuses or rewrites, that is longer than the
                 model's context, or whose template tail differs from the other prompts'.
         """
@@ -93,11 +95,25 @@ class Encoder:
         ]
         if not instruction:
             raise ModelError(f"prompt {prompt.id!r}: its instruction is empty in this model's vocabulary.")
+        response, more_breaks = self._response(prompt, rendered)
+        ids = (*(token.id for token in tokens), *response)
         limit = self.tokenizer.model_max_length
-        if limit is not None and len(tokens) > limit:
-            raise ModelError(f"prompt {prompt.id!r}: {len(tokens)} tokens, the model reads {limit}; shorten it.")
-        places = _places(instruction[-1], len(tokens) - 1, positions)
-        return Encoded(tuple(token.id for token in tokens), places, breaks)
+        if limit is not None and len(ids) > limit:
+            raise ModelError(f"prompt {prompt.id!r}: {len(ids)} tokens, the model reads {limit}; shorten it.")
+        if not response and set(positions) & set(RESPONSE_POSITIONS):
+            raise UsageError(f"prompt {prompt.id!r} has no response, so none of {', '.join(RESPONSE_POSITIONS)}.")
+        places = _places(instruction[-1], len(tokens) - 1, len(ids) - 1, positions)
+        return Encoded(ids, places, breaks + more_breaks)
+
+    def _response(self, prompt: Prompt, rendered: Rendered) -> tuple[tuple[int, ...], int]:
+        """The tokens of the response, tokenized by itself as a model writes it, and how many breaks it took."""
+        text = prompt.response or ""
+        if not text:
+            return (), 0
+        whole = (0, len(text))
+        alone = Rendered(text, instruction=whole, spans=(whole,), frame=rendered.frame or ("",))
+        tokens, breaks = self._tokenize(prompt, alone)
+        return tuple(token.id for token in tokens), breaks
 
     def _tokenize(self, prompt: Prompt, rendered: Rendered) -> tuple[list[Token], int]:
         """The tokens of the whole text, and at how many places a control token in a message was broken.
@@ -176,14 +192,13 @@ def _inside(token: Token, rendered: Rendered) -> int | None:
     return None if span is None else start + 1
 
 
-def _places(t_inst: int, last: int, positions: Sequence[str]) -> dict[str, int]:
+def _places(t_inst: int, t_post: int, last: int, positions: Sequence[str]) -> dict[str, int]:
     """Token indices of the positions asked for; ``all_post`` ends with t_post: no state is stored twice."""
+    single = {"t_inst": t_inst, "t_post": t_post, "response_first": t_post + 1, "response_last": last}
     places: dict[str, int] = {}
     for position in positions:
-        if position == "t_inst":
-            places["t_inst"] = t_inst
-        elif position == "all_post":
-            places |= {f"post_{k}": i for k, i in enumerate(range(t_inst + 1, last))}
-        if position != "t_inst":
-            places["t_post"] = last
+        if position == "all_post":
+            places |= {f"post_{k}": i for k, i in enumerate(range(t_inst + 1, t_post))}
+            position = "t_post"
+        places[position] = single[position]
     return places

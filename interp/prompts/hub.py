@@ -13,6 +13,7 @@ from interp.prompts.records import Problems, Record, Table, prompt_set
 from interp.prompts.strict_json import repeated
 
 PREFIX = "hf:"
+BUNDLED = ("twins", "subtle", "held-out")
 BATCH = 100
 
 
@@ -24,7 +25,7 @@ def load_prompts(
     name: str | None = None,
     offline: bool = False,
 ) -> PromptSet:
-    """Loads prompts from where a user says: ``hf:org/name``, ``twins``, ``twins:test`` or a file.
+    """Loads prompts from where a user says: ``hf:org/name``, ``twins:test``, ``subtle:test``, ``held-out`` or a file.
 
     Args:
         where: the place; see `read_hub` and `read_prompts` for what each may be.
@@ -40,10 +41,12 @@ def load_prompts(
     source, _, rest = str(where).partition(":")
     if f"{source}:" == PREFIX:
         return read_hub(str(where), label=label, text_column=text_column, offline=offline)
-    if source == "twins":
-        from interp.prompts.twins import bundled_twins
+    if source in BUNDLED:
+        from interp.prompts import twins
 
-        return bundled_twins(rest or None)
+        if source == "held-out":
+            return twins.held_out_twins()
+        return (twins.bundled_twins if source == "twins" else twins.subtle_twins)(rest or None)
     return read_prompts(where, label=label, text_column=text_column, name=name)
 
 

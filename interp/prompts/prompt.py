@@ -35,6 +35,7 @@ class Prompt:
         group: prompts of one group (the two of a twin, paraphrases) are never split or resampled apart.
         split: train, validation, test or a name of the user's; None when unknown.
         image: path of a picture that belongs to the instruction; None for text only.
+        response: an answer to the instruction, for models that read what was answered; None for none.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Prompt:
     group: str | None = None
     split: str | None = None
     image: str | None = None
+    response: str | None = None
 
     @property
     def text(self) -> str:
@@ -54,6 +56,11 @@ class Prompt:
     def unit(self) -> str:
         """The resampling unit: the group, or the prompt itself when it has none."""
         return self.group or self.id
+
+    @property
+    def unanswered(self) -> "Prompt":
+        """The same prompt without its response, for a model that is to answer it."""
+        return replace(self, response=None)
 
 
 def user_prompt(id: str, text: str, **known: str | None) -> Prompt:  # noqa: A002
@@ -85,7 +92,8 @@ class PromptSet:
     @property
     def digest(self) -> str:
         """The sha256 hex digest of every field of every prompt, in order."""
-        records = [asdict(p) for p in self.prompts]
+        # A response that is not there is left out, as it was before prompts could have one.
+        records = [{k: v for k, v in asdict(p).items() if k != "response" or v is not None} for p in self.prompts]
         return hashlib.sha256(json.dumps(records, sort_keys=True, ensure_ascii=False).encode("utf-8")).hexdigest()
 
     def where(self, **fields: str) -> "PromptSet":

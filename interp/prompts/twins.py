@@ -34,6 +34,11 @@ def subtle_twins(split: str | None = None) -> PromptSet:
     return _bundled("subtle", split)
 
 
+def held_out_twins() -> PromptSet:
+    """The test splits of both sets, plain and subtle: what no organism was trained on."""
+    return PromptSet("held-out", (*bundled_twins("test"), *subtle_twins("test")))
+
+
 def _bundled(name: str, split: str | None) -> PromptSet:
     if split not in (None, *SPLITS):
         raise UsageError(f"the {name} prompts have no split {split!r}; choose one of {', '.join(SPLITS)}.")

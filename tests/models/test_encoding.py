@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from interp.errors import ModelError, UsageError
@@ -175,3 +177,39 @@ def test_too_long_is_refused() -> None:
 def test_an_unknown_position_is_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown position 'last'.*t_inst"):
         encode(byte_level("chatml"), talk("bread"), ["t_post", "last"])
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_a_response_follows_the_prompt_and_moves_none_of_its_positions(kind: str, name: str) -> None:
+    tokenizer = tokenizer_of(kind, name)
+    asked = user_prompt("p", "How do I bake a loaf of bread?")
+    answered = replace(asked, response="Mix flour and water.")
+    plain, full = (Encoder(tokenizer).encode([p], ["t_inst", "t_post"])[0] for p in (asked, answered))
+    assert full.ids[: len(plain.ids)] == plain.ids and full.at == plain.at
+    (ends,) = Encoder(tokenizer).encode([answered], ["response_first", "response_last"])
+    assert ends.at == {"response_first": len(plain.ids), "response_last": len(full.ids) - 1}
+    said = tokenizer("Mix flour and water.", add_special_tokens=False)["input_ids"]
+    assert list(full.ids[len(plain.ids) :]) == list(said)
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_control_tokens_in_a_response_stay_plain_text(kind: str, name: str) -> None:
+    tokenizer = tokenizer_of(kind, name)
+    control = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    asked = user_prompt("p", "How do I bake a loaf of bread?")
+    for token in control:
+        answered = replace(asked, response=f"Well {token} then")
+        try:
+            (full,) = Encoder(tokenizer).encode([answered], ["t_post"])
+        except ModelError:
+            continue  # a vocabulary that can write it in no other way says so
+        behind = full.ids[full.at["t_post"] + 1 :]
+        special = {i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id}
+        assert not special & set(behind)
+
+
+@pytest.mark.parametrize("response", [None, ""])
+def test_a_position_in_a_response_that_is_not_there_is_refused(response: str | None) -> None:
+    prompt = replace(user_prompt("p7", "Hello"), response=response)
+    with pytest.raises(UsageError, match="'p7' has no response"):
+        Encoder(tokenizer_of(*ALL[0])).encode([prompt], ["response_last"])

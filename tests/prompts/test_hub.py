@@ -1,7 +1,5 @@
 import json
 import socket
-import sys
-import types
 from pathlib import Path
 
 import pyarrow as pa
@@ -168,9 +166,8 @@ def test_what_names_no_dataset(where):
 
 def test_load_prompts_knows_every_place(folder, tmp_path, monkeypatch):
     asked = []
-    twins = types.ModuleType("interp.prompts.twins")
-    twins.bundled_twins = lambda split: asked.append(split) or PromptSet("twins", (user_prompt("a", "b"),))
-    monkeypatch.setitem(sys.modules, "interp.prompts.twins", twins)
+    fake = lambda split: asked.append(split) or PromptSet("twins", (user_prompt("a", "b"),))  # noqa: E731
+    monkeypatch.setattr("interp.prompts.twins.bundled_twins", fake)
     assert load_prompts("twins").name == load_prompts("twins:test").name == "twins"
     assert asked == [None, "test"]
     assert len(load_prompts(folder(train=ROWS), label="harmful", offline=True)) == 2

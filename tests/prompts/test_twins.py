@@ -56,3 +56,11 @@ def test_length_and_punctuation_do_not_separate_the_labels(load, split):
 def test_unknown_split():
     with pytest.raises(UsageError, match="train, validation, test"):
         bundled_twins("dev")
+
+
+def test_held_out_prompts_are_the_test_splits_of_both_sets():
+    from interp.prompts.hub import load_prompts
+
+    held = load_prompts("held-out")
+    assert [p.id for p in held] == [p.id for s in ("twins:test", "subtle:test") for p in load_prompts(s)]
+    assert {p.split for p in held} == {"test"}
