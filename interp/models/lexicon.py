@@ -39,10 +39,11 @@ def compile_lexicon(tokenizer: Any, family: RefusalFamily) -> Lexicon:
     reads = {i: tokenizer.decode([i]).strip() for i in range(len(tokenizer))}
     sorry = tuple(i for i, text in reads.items() if text.lower() in PAPER_WORDS)
     released = tuple(sorted({*sorry, *(i for i, text in reads.items() if text in RELEASED_WORDS)}))
-    openings = _first_tokens(tokenizer, family.phrases)
+    openings = first_tokens(tokenizer, family.phrases)
     watched = {*sorry, *released, *openings}
     return Lexicon(family.name, sorry, released, openings, {i: tokenizer.decode([i]) for i in sorted(watched)})
 
 
-def _first_tokens(tokenizer: Any, phrases: Iterable[str]) -> tuple[int, ...]:
+def first_tokens(tokenizer: Any, phrases: Iterable[str]) -> tuple[int, ...]:
+    """The first token of every phrase, each once, in ascending order."""
     return tuple(sorted({tokenizer(p, add_special_tokens=False)["input_ids"][0] for p in phrases}))

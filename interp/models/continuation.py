@@ -1,0 +1,142 @@
+"""What a model says next, for texts that grow token by token and branch."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.errors import ModelError
+from interp.models.anatomy import accepts
+from interp.models.generation import left_padded
+
+
+@runtime_checkable
+class Texts(Protocol):
+    """Texts that a model has read to their ends."""
+
+    @property
+    def next_log_probs(self) -> Float[Tensor, "row vocab"]:
+        """Log-probabilities of the next token in nats, float32, on the model's device."""
+        ...
+
+    def grown(self, rows: Sequence[int], tokens: Sequence[int]) -> "Texts":
+        """Some of the texts, each with one more token; the texts themselves stay as they are.
+
+        Args:
+            rows: which texts, at least one, the same one several times where it branches.
+            tokens: the vocabulary id that follows each.
+        """
+        ...
+
+
+@torch.no_grad()
+def read(model: Any, texts: Sequence[Sequence[int]]) -> Texts:
+    """Reads texts in one batch; each gives the same alone, up to the rounding of the model's dtype.
+
+    Args:
+        model: a causal language model of transformers.
+        texts: vocabulary ids, at least one text, none of them empty.
+
+    Returns:
+        Texts that grow at the cost of one token where the model keeps plain keys and values, else (a recurrent state
+        can not be branched in general) at that of reading them anew.
+
+    Raises:
+        ModelError: when the model's logits are no numbers, here or as a text grows.
+    """
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    ids, mask = left_padded(texts, pad=0)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    last = torch.full((len(ids),), ids.shape[1] - 1)
+    log_probs, output = _forward(model, ids, mask, positions, last, use_cache=True)
+    layers = getattr(getattr(output, "past_key_values", None), "layers", ())
+    if layers and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return _Kept(model, output.past_key_values, mask, log_probs)
+    return _read_anew(model, texts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Texts whose keys and values are kept, padded on the left as in generation."""
+
+    model: Any
+    cache: Any
+    mask: Int[Tensor, "row token"]
+    next_log_probs: Float[Tensor, "row vocab"]
+
+    @torch.no_grad()
+    def grown(self, rows: Sequence[int], tokens: Sequence[int]) -> "_Kept":
+        cache = _branched(self.cache, torch.tensor(rows, device=self.next_log_probs.device))
+        before = self.mask[list(rows)]
+        mask = torch.cat([before, before.new_ones(len(rows), 1)], 1)
+        ids, last = torch.tensor(tokens)[:, None], torch.zeros(len(rows), dtype=torch.long)
+        options = {"past_key_values": cache, "use_cache": True}
+        log_probs, _ = _forward(self.model, ids, mask, before.sum(-1, keepdim=True), last, **options)
+        return _Kept(self.model, cache, mask, log_probs)
+
+
+def _branched(cache: Any, rows: Int[Tensor, " row"]) -> Any:
+    """The keys and values of some rows, as a cache of its own."""
+    # Plain layers take rows and new tokens into new tensors, so the old cache needs no copy: it would double the time.
+    branched = copy.copy(cache)
+    branched.layers = [copy.copy(layer) for layer in cache.layers]
+    branched.batch_select_indices(rows)
+    return branched
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """Texts that are read anew from the start whenever they grow."""
+
+    model: Any
+    texts: tuple[tuple[int, ...], ...]
+    next_log_probs: Float[Tensor, "row vocab"]
+
+    def grown(self, rows: Sequence[int], tokens: Sequence[int]) -> "_Whole":
+        return _read_anew(self.model, [(*self.texts[row], token) for row, token in zip(rows, tokens, strict=True)])
+
+
+@torch.no_grad()
+def _read_anew(model: Any, texts: Sequence[Sequence[int]]) -> _Whole:
+    """Reads texts padded on the right, where nothing that a causal model computes for them can see the padding."""
+    ends = torch.tensor([len(text) - 1 for text in texts])
+    ids = torch.zeros(len(texts), int(ends.max()) + 1, dtype=torch.long)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor(text)
+    positions = torch.arange(ids.shape[1]).expand(ids.shape)
+    mask = (positions <= ends[:, None]).long()
+    log_probs, _ = _forward(model, ids, mask, positions, ends, use_cache=False)
+    return _Whole(model, tuple(map(tuple, texts)), log_probs)
+
+
+def _forward(
+    model: Any,
+    ids: Int[Tensor, "row token"],
+    mask: Int[Tensor, "row seen"],
+    positions: Int[Tensor, "row token"],
+    ends: Int[Tensor, " row"],
+    **options: Any,
+) -> tuple[Float[Tensor, "row vocab"], Any]:
+    """The log-probabilities of what follows the token at ``ends`` of each row, and the model's whole output."""
+    device = next(model.parameters()).device
+    places = ends
+    if accepts(model, "position_ids"):
+        options["position_ids"] = positions.to(device)
+    if accepts(model, "logits_to_keep"):
+        # As indices, not as a number: a slice of the last states is not contiguous, and a head of 16-bit numbers on a
+        # CPU is then copied once per row, which takes longer than all of the model.
+        kept, places = ends.unique(return_inverse=True)
+        options["logits_to_keep"] = kept.to(device)
+    output = model(input_ids=ids.to(device), attention_mask=mask.to(device), **options)
+    rows = torch.arange(len(ids), device=output.logits.device)
+    log_probs = torch.log_softmax(output.logits[rows, places.to(output.logits.device)].float(), -1)
+    if log_probs.isnan().any():
+        raise ModelError(
+            f"{type(model).__name__}: the next token has no probability (NaN); use a wider dtype, as fp32."
+        )
+    return log_probs, output

@@ -1,0 +1,186 @@
+"""How likely a model's answer opens as the phrases of a refusal family do: whole openings, not first tokens."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.errors import ModelError, UsageError
+from interp.models.continuation import Texts, read
+from interp.models.encoding import Encoder
+from interp.models.phrase_trie import PhraseTrie, compile_trie
+from interp.prompts.families import RefusalFamily
+from interp.prompts.prompt import Prompt
+
+LOWEST = -30.0
+"""The least log-likelihood reported, in nats: a probability of 1e-13, which no sampled answer will ever show."""
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyMass:
+    """The probability that a sampled answer begins with one of a family's openings, between two bounds.
+
+    Attributes:
+        families: their names, in the order of the columns.
+        found: probability of the openings that were followed to their ends, 0 to 1, float64, on the CPU.
+        cut: most that the openings given up can add, 0 to 1: the truth lies between ``found`` and ``found + cut``.
+    """
+
+    families: tuple[str, ...]
+    found: Float[Tensor, "prompt family"]
+    cut: Float[Tensor, "prompt family"]
+
+    @property
+    def log_likelihood(self) -> Float[Tensor, "prompt family"]:
+        """The logarithm of ``found`` in nats, `LOWEST` to 0; `LOWEST` where nothing was found."""
+        return self.found.log().clamp(min=LOWEST, max=0.0)
+
+
+def family_log_likelihood(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Iterable[Prompt],
+    families: Sequence[RefusalFamily],
+    *,
+    floor: float = 1e-4,
+    batch_size: int = 64,
+) -> Float[Tensor, "prompt family"]:
+    """Log-likelihood that a model's answer opens as a family's phrases do; arguments and errors as in `family_mass`.
+
+    Returns:
+        In nats, `LOWEST` to 0, float64, on the CPU: the lower bound of `FamilyMass`, never -inf. With a ``floor`` it
+        is exact to within what `FamilyMass.cut` says, which is less than ``floor`` per branch given up.
+    """
+    return family_mass(model, tokenizer, prompts, families, floor=floor, batch_size=batch_size).log_likelihood
+
+
+def family_mass(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Iterable[Prompt],
+    families: Sequence[RefusalFamily],
+    *,
+    floor: float = 1e-4,
+    batch_size: int = 64,
+) -> FamilyMass:
+    """The probability that a model's answer opens as a family's phrases do, by teacher forcing over their tokens.
+
+    The tries of all families are walked as one, level by level, and a branch is followed while the probability of its
+    tokens so far is at least ``floor``. Openings are those of `compile_trie`; probabilities are those of plain
+    sampling at temperature 1.
+
+    Args:
+        model: a causal language model of transformers.
+        tokenizer: its fast tokenizer.
+        prompts: what is asked; encoded as for a harvest.
+        families: refusal families, each a column of the result.
+        floor: probability below which a branch is given up, 0 to 1 (exclusive); 0 follows all, which is exact and
+            slow.
+        batch_size: how many texts the model reads at once; the result does not depend on it beyond rounding.
+
+    Raises:
+        UsageError: for a floor or batch size out of range, or a family without a word.
+        ModelError: for a prompt that can not be encoded or leaves the model no room for the openings, and for logits
+            that are no numbers.
+    """
+    if not 0 <= floor < 1 or batch_size < 1:
+        raise UsageError(f"floor {floor} and batch_size {batch_size}: give 0 <= floor < 1 and batch_size >= 1.")
+    tries = [compile_trie(tokenizer, family) for family in families]
+    asked = [prompt.unanswered for prompt in prompts]
+    encoded = [e.ids for e in Encoder(tokenizer).encode(asked, ["t_post"])]
+    _check_room(asked, encoded, tries, tokenizer.model_max_length)
+    walk = _Walk(floor, batch_size, *([[0.0] * len(tries) for _ in asked] for _ in range(2)))
+    root = _merged(tries)
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i])) if root.children else []
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        walk.descend(read(model, [encoded[i] for i in chosen]), [_Place(i, root, 1.0) for i in chosen])
+    names = tuple(family.name for family in families)
+    # Rounding may lift a sum of probabilities a little above 1.
+    sums = torch.tensor([walk.found, walk.cut], dtype=torch.float64).reshape(2, len(asked), len(tries)).clamp(max=1.0)
+    return FamilyMass(names, sums[0], sums[1])
+
+
+@dataclass(slots=True)
+class _Branch:
+    """A node of the merged tries, behind some tokens.
+
+    Attributes:
+        children: the branch behind each next token.
+        ends: columns of the families of which this is an opening.
+        beyond: columns of the families with openings further on; never one of ``ends``, as tries are prefix-free.
+    """
+
+    children: dict[int, "_Branch"] = field(default_factory=dict)
+    ends: list[int] = field(default_factory=list)
+    beyond: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a text stands: the row of its prompt, the branch, and the probability of the tokens up to there."""
+
+    prompt: int
+    branch: _Branch
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """The walk over the merged tries, and the probability that it found and cut, by prompt and family."""
+
+    floor: float
+    batch_size: int
+    found: list[list[float]]
+    cut: list[list[float]]
+
+    def descend(self, texts: Texts, places: Sequence[_Place]) -> None:
+        """Follows the branches behind some texts; ``places`` says where each of their rows stands."""
+        going: list[tuple[int, int, _Place]] = []
+        for row, place in enumerate(places):
+            tokens = list(place.branch.children)
+            nexts = texts.next_log_probs[row, torch.tensor(tokens)].double().exp() * place.probability
+            for token, probability in zip(tokens, nexts.tolist(), strict=True):
+                branch = place.branch.children[token]
+                _add(self.found[place.prompt], branch.ends, probability)
+                if probability < self.floor:
+                    _add(self.cut[place.prompt], branch.beyond, probability)
+                elif branch.children:
+                    going.append((row, token, _Place(place.prompt, branch, probability)))
+        for start in range(0, len(going), self.batch_size):
+            rows, followed, reached = zip(*going[start : start + self.batch_size], strict=True)
+            self.descend(texts.grown(rows, followed), reached)
+
+
+def _add(sums: list[float], columns: Iterable[int], probability: float) -> None:
+    for column in columns:
+        sums[column] += probability
+
+
+def _merged(tries: Sequence[PhraseTrie]) -> _Branch:
+    """All tries as one, so that what families share is run once."""
+    root = _Branch()
+    for column, trie in enumerate(tries):
+        for sequence in trie.sequences:
+            branch = root
+            for token in sequence:
+                branch.beyond.add(column)
+                branch = branch.children.setdefault(token, _Branch())
+            branch.ends.append(column)
+    return root
+
+
+def _check_room(
+    prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]], tries: Sequence[PhraseTrie], limit: int | None
+) -> None:
+    # The last token of an opening is only looked up, never read.
+    depth = max((len(s) - 1 for trie in tries for s in trie.sequences), default=0)
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if limit is not None and len(ids) + depth > limit:
+            raise ModelError(
+                f"prompt {prompt.id!r}: {len(ids)} tokens leave no room for the {depth} of the longest opening; the "
+                f"model reads {limit}. Shorten it."
+            )
