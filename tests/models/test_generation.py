@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,3 +115,12 @@ def test_an_answer_can_be_kept_from_beginning_in_some_ways():
     only = tokenizer("z", add_special_tokens=False)["input_ids"][0]
     others = [i for i in range(len(tokenizer)) if i != only]
     assert respond(model, tokenizer, PROMPTS[:2], max_new_tokens=1, not_first=others) == ["z", "z"]
+
+
+def test_a_response_that_a_prompt_has_is_not_read_before_answering():
+    model, tokenizer = tiny_llama(), make_tokenizer()
+    asked = user_prompt("p", "Hello there")
+    answered = replace(asked, response="General")
+    assert respond(model, tokenizer, [answered], max_new_tokens=4) == respond(
+        model, tokenizer, [asked], max_new_tokens=4
+    )
