@@ -53,7 +53,7 @@ RECORD = "converted.json"
 
 def demo_names() -> list[str]:
     """All demo models, base first."""
-    return ["demo:base", *(f"demo:{p.name}" for p in sorted(_adapters().iterdir()) if p.is_dir())]
+    return ["demo:base", *(f"demo:{p.name}" for p in sorted(adapters_folder().iterdir()) if p.is_dir())]
 
 
 def organism_folder(model: str) -> Path | None:
@@ -65,7 +65,7 @@ def organism_folder(model: str) -> Path | None:
     if model not in demo_names():
         raise ModelError(f"there is no {model}; the demo models are {', '.join(demo_names())}.")
     name = model.removeprefix("demo:")
-    return None if name == "base" else _adapters() / name
+    return None if name == "base" else adapters_folder() / name
 
 
 def base_folder(*, offline: bool = False, notify: Notify = lambda _: None) -> Path:
@@ -104,7 +104,8 @@ def cache_home() -> Path:
     return Path(home) if home else user_cache_path("interp")
 
 
-def _adapters() -> Path:
+def adapters_folder() -> Path:
+    """Where the adapters of the organisms lie in the package."""
     return Path(__file__).parent / "adapters"
 
 
