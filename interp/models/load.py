@@ -1,11 +1,15 @@
 """From a model on disk to an adapter of one of the three backends."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from interp.errors import ModelError
 from interp.models.adapter import Adapter
+from interp.models.identity import ModelIdentity, identify_module
 from interp.models.runtime import DTYPES, Runtime
 from interp.models.source import ModelSource
 
@@ -19,11 +23,49 @@ def load(source: ModelSource, runtime: Runtime | None = None) -> Adapter:
     """
     runtime = (runtime or Runtime()).resolve(source)
     # The identity comes first: it reads nothing but safetensors, and refuses a damaged folder by name.
-    identity, tokenizer, model = source.identify(), _tokenizer(source), _model(source, runtime)
+    identity, tokenizer, model = source.identify(), load_tokenizer(source), _model(source, runtime)
+    return _behind(runtime, model, tokenizer, identity, source.folder)
+
+
+def load_random_twin(source: ModelSource, runtime: Runtime | None = None, seed: int = 0) -> Adapter:
+    """A model of the same configuration and tokenizer whose weights are random: what a model knows untrained.
+
+    Its identity is its own: the name says what it is a twin of, the digest is that of the random weights, and it has
+    neither revision nor adapter.
+
+    Args:
+        source: the model; its weights are not loaded.
+        runtime: how the twin is run; give the model's own.
+        seed: of the weights. The random state of the process stays as it was.
+
+    Raises:
+        ModelError: when transformers can not make a model of the configuration.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    runtime = (runtime or Runtime()).resolve(source)
+    trusted = {"trust_remote_code": source.remote_code}
+    attention = {} if runtime.attention == "auto" else {"attn_implementation": runtime.attention}
+    try:
+        config = AutoConfig.from_pretrained(source.folder, local_files_only=True, **trusted)
+        # Made on the CPU, so that every device gets the same numbers.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[runtime.dtype], **trusted, **attention)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{source.folder}: transformers could not make a random twin of the model: {error}") from error
+    tokenizer, name = load_tokenizer(source), f"random twin of {source.name}"
+    weights = identify_module(model, tokenizer).weights
+    identity = replace(source.identify(), name=name, revision="", weights=weights, adapter="")
+    return _behind(runtime, model.to(runtime.device).eval(), tokenizer, identity, source.folder)
+
+
+def _behind(runtime: Runtime, model: Any, tokenizer: Any, identity: ModelIdentity, folder: Path) -> Adapter:
+    """The model behind the backend that the runtime names."""
     if runtime.backend == "transformer_lens":
         from interp.models.transformer_lens import TransformerLensAdapter
 
-        return TransformerLensAdapter(model, tokenizer, identity, runtime, folder=source.folder)
+        return TransformerLensAdapter(model, tokenizer, identity, runtime, folder=folder)
     if runtime.backend == "nnsight":
         from interp.models.nnsight import NNsightAdapter
 
@@ -77,7 +119,12 @@ def _merged(model: Any, source: ModelSource, folder: Path) -> Any:
         raise ModelError(f"{folder}: this adapter does not fit {source.name}: {error}") from error
 
 
-def _tokenizer(source: ModelSource) -> Any:
+def load_tokenizer(source: ModelSource) -> Any:
+    """The fast tokenizer of a model, alone: its weights are not read.
+
+    Raises:
+        ModelError: when transformers can not load it, or it has no fast version.
+    """
     from transformers import AutoTokenizer
 
     try:
