@@ -126,13 +126,14 @@ def max_permutation(
     rng = np.random.default_rng(seed)
     codes = group_codes(groups)
     observed = _max_difference(values, first)
-    hits = sum(_max_difference(values, _shuffled(first, codes, rng)) >= observed for _ in range(permutations))
+    hits = sum(_max_difference(values, shuffled_labels(first, codes, rng)) >= observed for _ in range(permutations))
     return (1 + hits) / (1 + permutations)
 
 
-def _shuffled(
+def shuffled_labels(
     first: Bool[ndarray, " prompt"], codes: Int[ndarray, " prompt"], rng: np.random.Generator
 ) -> Bool[ndarray, " prompt"]:
+    """A permutation of labels: within groups where a group holds both kinds, else over all prompts."""
     sizes = np.bincount(codes)
     chosen = np.bincount(codes, weights=first)
     if not ((chosen > 0) & (chosen < sizes)).any():
