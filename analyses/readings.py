@@ -52,11 +52,11 @@ def read_cache(
     others = [p for p in cache.positions if p != "t_post"]
     for done, position in enumerate(others, start=1):
         log_prob = token_log_probs(cache.residuals(position=position), readout, tokens=tokens)
-        openings[position] = _log_odds(log_prob)
+        openings[position] = log_odds(log_prob)
         if progress:
             progress(done, len(cache.positions))
     lens = logit_lens(cache.residuals(position="t_post"), readout, tokens=tokens)
-    openings["t_post"] = _log_odds(lens.log_prob)
+    openings["t_post"] = log_odds(lens.log_prob)
     if progress:
         progress(len(cache.positions), len(cache.positions))
     rules = (tga_paper(lens, cache.layers, lexicon.paper), tga_released(lens, cache.layers, lexicon.released))
@@ -75,7 +75,7 @@ def expected_seconds(cache: ActivationCache, readout: Readout) -> float:
     return once * (len(cache.positions) + 5)
 
 
-def _log_odds(log_prob: Float[Tensor, "prompt layer token"]) -> Float[ndarray, "prompt layer"]:
+def log_odds(log_prob: Float[Tensor, "prompt layer token"]) -> Float[ndarray, "prompt layer"]:
     """log(p / (1 - p)) of the summed probability of the tokens, in nats; at most 27.6, where p rounds to 1."""
     log_p = log_prob.double().logsumexp(-1).clamp(max=-1e-12)
     return (log_p - torch.log(-torch.expm1(log_p))).numpy()

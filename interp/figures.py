@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+QUALITATIVE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
 DIVERGING = "RdBu_r"
 HARMFUL, HARMLESS = "#b2182b", "#2166ac"
 GROUP_COLOURS = {"harmful": HARMFUL, "harmless": HARMLESS}
@@ -115,6 +116,65 @@ def layer_curves(layers: pd.DataFrame, *, locators: list[str], unit: str, band: 
             )
         )
     return _styled(figure, x="layer", y=unit, height=420)
+
+
+def matrix(cells: pd.DataFrame, *, row: str, column: str, unit: str, middle: float = 0.0) -> go.Figure:
+    """A labelled matrix: a colour and a short text per cell, more on hover.
+
+    Args:
+        cells: the columns named by ``row`` and ``column``, and value, text, hover (which may hold ``<br>``); pairs
+            that do not occur stay empty. Rows and columns keep their order of first appearance.
+        row: the column of row names.
+        column: the column of column names.
+        unit: of the value, for the colour bar.
+        middle: the value that is white; the colours reach 1 on one side and as far on the other.
+    """
+    rows, columns = list(dict.fromkeys(cells[row])), list(dict.fromkeys(cells[column]))
+    grids = {k: cells.pivot(index=row, columns=column, values=k).loc[rows, columns] for k in ("value", "text", "hover")}
+    figure = go.Figure(
+        go.Heatmap(
+            z=grids["value"].to_numpy(dtype=float),
+            x=[literal(c) for c in columns],
+            y=[literal(r) for r in rows],
+            zmin=2 * middle - 1,
+            zmax=1,
+            zmid=middle,
+            colorscale=DIVERGING,
+            colorbar={"title": {"text": unit, "side": "right"}},
+            text=grids["text"].fillna("").to_numpy(),
+            texttemplate="%{text}",
+            textfont={"size": 11},
+            customdata=grids["hover"].fillna("").to_numpy(),
+            hovertemplate="%{y} / %{x}<br>%{customdata}<extra></extra>",
+        )
+    )
+    _styled(figure, x=column, y=row, height=150 + 30 * len(rows))
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(automargin=True)
+    return figure
+
+
+def profiles(layers: pd.DataFrame, *, unit: str) -> go.Figure:
+    """One curve over layers per group of a layer table, each with its interval as a band."""
+    figure = go.Figure()
+    for number, (group, rows) in enumerate(layers.groupby("group", sort=False)):
+        rows = rows.sort_values("layer")
+        colour = QUALITATIVE[number % len(QUALITATIVE)]
+        name = f"{literal(group)} (n = {int(rows['n'].iloc[0])})"
+        figure.add_trace(_band(rows, colour, name))
+        figure.add_trace(
+            go.Scatter(
+                x=rows["layer"],
+                y=rows["value"],
+                name=name,
+                legendgroup=name,
+                mode="lines",
+                line={"color": colour},
+                customdata=rows[["lo", "hi"]].to_numpy(),
+                hovertemplate="layer %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
+            )
+        )
+    return _styled(figure, x="layer", y=unit, height=460)
 
 
 def literal(text: object, width: int | None = None) -> str:

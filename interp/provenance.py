@@ -9,10 +9,14 @@ PACKAGES = ("interp", "analyses", "probes")
 
 
 @cache
-def code_digest() -> str:
-    """The first 16 hex digits of the sha256 over every Python and template file of the product."""
+def code_digest(*packages: str) -> str:
+    """The first 16 hex digits of the sha256 over the Python, template and text files of packages.
+
+    Args:
+        packages: such as ``interp.lens``; all of the product if left out.
+    """
     digest = hashlib.sha256()
-    for package in PACKAGES:
+    for package in packages or PACKAGES:
         spec = find_spec(package)
         for folder in spec.submodule_search_locations or [] if spec else []:
             for path in sorted(Path(folder).rglob("*")):
