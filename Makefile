@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := interp analyses tests benchmarks notebooks
+CODE := interp probes analyses tests benchmarks notebooks
 
 .PHONY: demo install model test check format lint types contracts bench notebooks clean
 
@@ -40,6 +40,7 @@ contracts: install
 
 bench: model
 	$(BIN)/python benchmarks/harvest.py
+	$(BIN)/python benchmarks/probes.py
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
