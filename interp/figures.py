@@ -103,18 +103,7 @@ def layer_curves(layers: pd.DataFrame, *, locators: list[str], unit: str, band: 
         name = f"{locator}, {literal(group)} (n = {int(rows['n'].iloc[0])})"
         if band:
             figure.add_trace(_band(rows, colour, str(name)))
-        figure.add_trace(
-            go.Scatter(
-                x=rows["layer"],
-                y=rows["value"],
-                name=name,
-                legendgroup=name,
-                mode="lines",
-                line={"color": colour, "dash": dashes[str(locator)]},
-                customdata=rows[["lo", "hi"]].to_numpy(),
-                hovertemplate="layer %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
-            )
-        )
+        figure.add_trace(_curve(rows, colour, str(name), dash=dashes[str(locator)]))
     return _styled(figure, x="layer", y=unit, height=420)
 
 
@@ -162,18 +151,7 @@ def profiles(layers: pd.DataFrame, *, unit: str) -> go.Figure:
         colour = QUALITATIVE[number % len(QUALITATIVE)]
         name = f"{literal(group)} (n = {int(rows['n'].iloc[0])})"
         figure.add_trace(_band(rows, colour, name))
-        figure.add_trace(
-            go.Scatter(
-                x=rows["layer"],
-                y=rows["value"],
-                name=name,
-                legendgroup=name,
-                mode="lines",
-                line={"color": colour},
-                customdata=rows[["lo", "hi"]].to_numpy(),
-                hovertemplate="layer %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
-            )
-        )
+        figure.add_trace(_curve(rows, colour, name))
     return _styled(figure, x="layer", y=unit, height=460)
 
 
@@ -193,6 +171,19 @@ def literal(text: object, width: int | None = None) -> str:
 def _printable(character: str) -> bool:
     """False for control, format (bidi, zero-width) and unassigned characters."""
     return not unicodedata.category(character).startswith("C")
+
+
+def _curve(rows: pd.DataFrame, colour: str, name: str, *, dash: str = "solid") -> go.Scatter:
+    return go.Scatter(
+        x=rows["layer"],
+        y=rows["value"],
+        name=name,
+        legendgroup=name,
+        mode="lines",
+        line={"color": colour, "dash": dash},
+        customdata=rows[["lo", "hi"]].to_numpy(),
+        hovertemplate="layer %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
+    )
 
 
 def _band(rows: pd.DataFrame, colour: str, group: str) -> go.Scatter:
