@@ -13,7 +13,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from probes.estimators import DiscriminantProbe, LogisticProbe, MeanDifferenceProbe, MLPProbe, PolicyProbe
 from probes.sweep import PENALTIES, standardised
 
-PROBES = (MeanDifferenceProbe(), LogisticProbe(), DiscriminantProbe(), MLPProbe(), PolicyProbe())
+SEEDED = {"random_state": 0}
+PROBES = (
+    MeanDifferenceProbe(),
+    LogisticProbe(**SEEDED),
+    DiscriminantProbe(),
+    MLPProbe(**SEEDED),
+    PolicyProbe(**SEEDED),
+)
 BINARY = PROBES[:4]
 LINEAR = PROBES[:3]
 
