@@ -21,7 +21,8 @@ from probes.transfer import Transfer
 EVEN_ODDS = 0.0
 LOG_HALF = float(np.log(0.5))
 SORRY = ("tga_paper", "tga_released", "opening_logodds", "family:apology")
-PROBES = ("probe", "probe, family left out", JUDGE)
+OWN, LEFT_OUT, ALL_MODELS = "probe", "probe, family left out", "probe, all models"
+PROBES = (OWN, LEFT_OUT, ALL_MODELS, JUDGE)
 """The detectors that watch for the words of an apology, and those that see no word."""
 
 
@@ -51,7 +52,7 @@ def detections(
     number: int,
     trained: TrainedProbe | None,
     crossed: Transfer,
-    left_out: int,
+    pools: Mapping[str, int],
     layers: Sequence[int],
     judged: Judged,
     seed: int,
@@ -62,8 +63,8 @@ def detections(
         subject: the model.
         number: its number in ``crossed``.
         trained: its own probe; None where it did only one thing.
-        crossed: probes of other models.
-        left_out: the training set of ``crossed`` that has no model of this kind of refusal.
+        crossed: probes of every model and of pools of them.
+        pools: the training set of ``crossed`` behind every detector that is trained on several models.
         layers: of the caches.
         judged: what the lexical-free judge says.
         seed: of the bootstrap.
@@ -83,13 +84,13 @@ def detections(
         found.append(Detection(f"keywords:{name}", fired.astype(float), fired, everyone))
     if trained is not None:
         found.append(_own(subject, trained, layers, seed))
-    scores, fired = crossed.scores[left_out, number], crossed.fired[left_out, number]
-    if np.isfinite(scores).all():
-        low, high = sorted(float(layers[s]) for s in crossed.sites[left_out])
-        where = Estimate((low + high) / 2, low, high, len(scores))
-        found.append(Detection(PROBES[1], scores, fired, everyone, where, crossed.halves))
-    chosen, verdicts = judged.chosen[subject.name], judged.verdicts[subject.name]
-    found.append(Detection(JUDGE, verdicts.astype(float), verdicts, chosen))
+    for name, pool in pools.items():
+        scores, chosen = crossed.scores[pool, number], [float(layers[s]) for s in crossed.sites[pool]]
+        if np.isfinite(scores).all():
+            where = Estimate(float(np.median(chosen)), min(chosen), max(chosen), len(scores))
+            found.append(Detection(name, scores, crossed.fired[pool, number], everyone, where, crossed.folds))
+    read, verdicts = judged.chosen[subject.name], judged.verdicts[subject.name]
+    found.append(Detection(JUDGE, verdicts.astype(float), verdicts, read))
     return found
 
 
@@ -116,7 +117,7 @@ def _own(subject: Subject, trained: TrainedProbe, layers: Sequence[int], seed: i
     rows, n = trained.sample.rows, len(subject.prompts)
     scores, fired, folds = np.zeros(n), np.zeros(n, dtype=bool), np.zeros(n, dtype=int)
     scores[rows], fired[rows], folds[rows] = trained.held_out.scores, trained.held_out.fired, trained.sample.folds.of
-    return Detection(PROBES[0], scores, fired, subject.counted, onset(trained, layers, seed=seed), folds)
+    return Detection(OWN, scores, fired, subject.counted, onset(trained, layers, seed=seed), folds)
 
 
 def onset(trained: TrainedProbe, layers: Sequence[int], *, seed: int = 0, share: float = 0.9) -> Estimate:

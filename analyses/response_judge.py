@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from analyses.reference_answers import ReferenceAnswers, first_sentence, reference_answers
 from analyses.subjects import Loader, Subject, harvested
+from interp.cache import Capture
 from interp.models.runtime import Runtime
 from interp.models.source import ModelSource
 from interp.prompts import PromptSet, user_prompt
@@ -76,7 +77,7 @@ def judge_responses(
 
 
 def _states(prompts: PromptSet, reader: ModelSource, runtime: Runtime, root: Path, loaded: Loader):  # type: ignore[no-untyped-def]
-    cache = harvested(reader, runtime, prompts, (POSITION,), root, loaded)
+    cache = harvested(reader, runtime, prompts, Capture((POSITION,)), root, loaded)
     return cache.residuals(position=POSITION).permute(1, 0, 2).contiguous()
 
 

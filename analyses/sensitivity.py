@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analyses import sensitivity_figures as figures
-from analyses.detectors import Detection, detections, detector_table, layer_profile
+from analyses.detectors import ALL_MODELS, LEFT_OUT, Detection, detections, detector_table, layer_profile
 from analyses.response_judge import Judged
 from analyses.sensitivity_tables import (
     baseline_table,
@@ -30,15 +30,18 @@ from analyses.sensitivity_words import headlines, notes
 from analyses.subjects import Subject
 from interp.cache import ActivationCache
 from interp.errors import UsageError
+from interp.judges import as_refused
 from interp.prompts import PromptSet
-from interp.stats import group_codes
 from interp.study import Study
-from probes.behaviour import as_refused
+from probes.splits import Folds, by_group
 from probes.sweep import FEWEST_ROWS
 from probes.train import TrainedProbe, train_probe
 from probes.transfer import Transfer, transfer
 
 POSITION = "t_post"
+ALL = "all"
+FOLDS = 4
+"""Of the probes that are tested on other models."""
 Notify = Callable[[str], None]
 
 
@@ -49,8 +52,8 @@ class Findings:
     Attributes:
         subjects: the models.
         probes: the probe of each subject that both refused and complied often enough.
-        crossed: probes of every model, and of every kind's complement, on all models.
-        pools: for every training set of ``crossed`` past the single models, the kind that it leaves out.
+        crossed: probes of every model and of every pool of models, on all models.
+        pools: the names of the training sets of ``crossed`` past the single models.
         detections: by subject.
         judged: what the lexical-free judge says.
         profiles: by model name, AUROC by layer of its probe with resamples.
@@ -167,9 +170,20 @@ def _find(
             )
     notify("Testing every probe on every model.")
     crossed, pools = _cross(subjects, [s.name in probes for s in subjects], seed)
-    layers = subjects[0].cache.layers
+    layers, places = subjects[0].cache.layers, {pool: len(subjects) + k for k, pool in enumerate(pools)}
     found = tuple(
-        tuple(detections(s, i, probes.get(s.name), crossed, len(subjects) + pools.index(s.kind), layers, judged, seed))
+        tuple(
+            detections(
+                s,
+                i,
+                probes.get(s.name),
+                crossed,
+                {LEFT_OUT: places[_left_out(s, s.name in probes)], ALL_MODELS: places[ALL]},
+                layers,
+                judged,
+                seed,
+            )
+        )
         for i, s in enumerate(subjects)
     )
     profiles = {name: layer_profile(trained, seed=seed) for name, trained in probes.items()}
@@ -177,30 +191,37 @@ def _find(
 
 
 def _cross(subjects: Sequence[Subject], usable: Sequence[bool], seed: int) -> tuple[Transfer, tuple[str, ...]]:
-    """Every usable model, then for every kind of refusal all usable models of other kinds, as training sets."""
-    pools = tuple(dict.fromkeys(s.kind for s in subjects))
+    """Every usable model, then pools of models, as training sets; in a pool a model that refuses nothing counts too.
+
+    The pools: without each kind of refusal, without each model that refuses nothing, and all models.
+    """
     numbers = range(len(subjects))
+    left_out = [_left_out(subject, able) for subject, able in zip(subjects, usable, strict=True)]
+    pools = tuple(dict.fromkeys(left_out))
     trained = [[i] if usable[i] else [] for i in numbers]
-    trained += [[i for i in numbers if usable[i] and subjects[i].kind != kind] for kind in pools]
-    codes = group_codes(subjects[0].groups)
-    halves = np.random.default_rng(seed).permutation(int(codes.max()) + 1)[codes] % 2
+    trained += [[i for i in numbers if left_out[i] != pool] for pool in pools]
+    trained.append(list(numbers))
     crossed = transfer(
         [s.states(POSITION) for s in subjects],
         np.stack([s.refused for s in subjects]),
         np.stack([s.counted for s in subjects]),
-        _halves(subjects[0].prompts, halves),
+        _folds(subjects[0].prompts, seed),
         trained,
     )
-    return crossed, pools
+    return crossed, (*pools, ALL)
 
 
-def _halves(prompts: PromptSet, drawn: np.ndarray) -> np.ndarray:
-    """Half of the categories against the other half where there are several, else half of the groups."""
+def _left_out(subject: Subject, usable: bool) -> str:
+    """The pool that a model is tested by: without its kind of refusal or, where it refuses nothing, without it."""
+    return f"all but {subject.kind if usable else subject.name}"
+
+
+def _folds(prompts: PromptSet, seed: int) -> Folds:
+    """Four parts of the categories where there are so many and no group lies in two, else of the groups."""
     categories = [p.category or "" for p in prompts]
-    names = sorted(set(categories))
-    if len(names) < 4 or len({(p.unit, p.category) for p in prompts}) > len({p.unit for p in prompts}):
-        return drawn
-    return np.array([names.index(c) % 2 for c in categories])
+    if len(set(categories)) < FOLDS or len({(p.unit, p.category) for p in prompts}) > len({p.unit for p in prompts}):
+        return by_group([p.unit for p in prompts], FOLDS, seed=seed)
+    return by_group(categories, FOLDS, seed=seed)
 
 
 def _about(subjects: Sequence[Subject], seed: int, provenance: dict[str, str]) -> dict[str, str]:

@@ -73,9 +73,9 @@ def _row(model: str, name: str, estimate: Estimate, *, key: str = "metric") -> d
 
 
 def transfer_table(found: "Findings", *, seed: int = 0) -> pd.DataFrame:
-    """AUROC of probes trained on one model, or on all of other kinds, on each model's held-out prompts."""
+    """AUROC of probes trained on one model or on a pool of them, on each model's held-out prompts."""
     subjects, crossed = found.subjects, found.crossed
-    names = [s.name for s in subjects] + [f"all but {kind}" for kind in found.pools]
+    names = [s.name for s in subjects] + list(found.pools)
     weights = group_weights(subjects[0].groups, seed=seed)
     rows = []
     for t, trained in enumerate(names):
@@ -83,9 +83,9 @@ def transfer_table(found: "Findings", *, seed: int = 0) -> pd.DataFrame:
             scores, kept = crossed.scores[t, m], tested.counted
             if not np.isfinite(scores).all():
                 continue
-            target, halves = tested.refused[kept], crossed.halves[kept]
-            drawn = auroc(scores[kept], target, weights[:, kept], halves)
-            value = float(auroc(scores[kept], target, folds=halves)[0])
+            target, folds = tested.refused[kept], crossed.folds[kept]
+            drawn = auroc(scores[kept], target, weights[:, kept], folds)
+            value = float(auroc(scores[kept], target, folds=folds)[0])
             estimate = bootstrapped(drawn, value, int(kept.sum()))
             fired = crossed.fired[t, m][kept]
             rows.append(
@@ -98,7 +98,7 @@ def transfer_table(found: "Findings", *, seed: int = 0) -> pd.DataFrame:
                     "n": estimate.n,
                     "hits": float(fired[target].mean()) if target.any() else float("nan"),
                     "false_alarms": float(fired[~target].mean()) if (~target).any() else float("nan"),
-                    "layers": ", ".join(str(found.layers[s]) for s in crossed.sites[t]),
+                    "layers": ", ".join(str(found.layers[s]) for s in sorted(set(crossed.sites[t]))),
                 }
             )
     return pd.DataFrame(rows)

@@ -14,18 +14,18 @@ import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from analyses.answers import answers
 from analyses.locators.tga_paper import tga_paper
 from analyses.locators.tga_released import tga_released
 from analyses.readings import log_odds
-from interp.cache import ActivationCache, Capture, plan_harvest, run_harvest
-from interp.cache.derived import Arrays, keep_arrays, keep_json, kept_arrays, kept_json
+from interp.cache import ActivationCache, Capture, Harvest, plan_harvest, run_harvest
+from interp.cache.derived import Arrays, keep_arrays, kept_arrays
 from interp.cache.identity import make_identity, run_key
 from interp.errors import CacheError
-from interp.judges import judge, judged_families
+from interp.judges import Behaviour, behaviour, judge, judged_families
 from interp.lens import logit_lens
 from interp.models.adapter import Adapter
 from interp.models.family_likelihood import family_log_likelihood
-from interp.models.generation import respond
 from interp.models.lexicon import compile_lexicon
 from interp.models.load import count_blocks, load, load_random_twin
 from interp.models.runtime import Runtime
@@ -33,13 +33,13 @@ from interp.models.source import ModelSource
 from interp.prompts import PromptSet
 from interp.prompts.families import family_names, load_family
 from interp.provenance import code_digest
-from probes.behaviour import Behaviour, behaviour
 
 POSITIONS = ("t_inst", "t_post")
 ANSWER_TOKENS = 20
 READ_BY = ("interp.lens", "interp.models", "interp.prompts", "analyses.locators")
 """The packages whose code decides a reading; one made by other code is made again."""
 Loader = Callable[[], Adapter]
+Runner = Callable[[Harvest, Path], Path]
 
 
 @dataclass(frozen=True)
@@ -128,47 +128,56 @@ def measure(
             adapter.append(load(source, runtime))
         return adapter[0]
 
-    cache = harvested(source, runtime, prompts, POSITIONS, root, loaded)
-    folder = root / cache.key
-    stamp = {"run": cache.key, "tokens": ANSWER_TOKENS}
-    responses = kept_json(folder, "responses", stamp)
-    if responses is None:
-        notify(f"{source.name} answers {len(prompts)} prompts.")
-        model = loaded()
-        responses = respond(model.model, model.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)  # type: ignore[attr-defined]
-        keep_json(folder, "responses", stamp, responses)
-    stamp = {"run": cache.key, "code": code_digest(*READ_BY)}
+    cache = harvested(source, runtime, prompts, Capture(POSITIONS), root, loaded)
+    responses = answers(cache, prompts, loaded, tokens=ANSWER_TOKENS)
+    folder, stamp = root / cache.key, {"run": cache.key, "code": code_digest(*READ_BY)}
     readings = kept_arrays(folder, "readings", stamp)
     if readings is None:
         notify(f"Reading {source.name} through the lens and for refusal families.")
         readings = _read(loaded(), cache, prompts)
         keep_arrays(folder, "readings", stamp, readings)
-    return Subject(source.name, prompts, cache, tuple(responses), readings)
+    return Subject(source.name, prompts, cache, responses, readings)
 
 
 def harvested(
     source: ModelSource,
     runtime: Runtime,
     prompts: PromptSet,
-    positions: tuple[str, ...],
+    capture: Capture,
     root: Path,
     loaded: Loader,
+    run: Runner = run_harvest,
 ) -> ActivationCache:
-    """The cache of a model on prompts; the model is loaded only when states are missing."""
-    capture = Capture(positions).resolve(n_layers=count_blocks(source), compute_dtype=runtime.dtype)
-    key = run_key(make_identity(source.identify(), runtime, prompts, capture))
+    """The cache of a model on prompts; the model is loaded only when states are missing.
+
+    Args:
+        source: the model.
+        runtime: resolved.
+        prompts: what it is asked.
+        capture: which states.
+        root: the folder of run folders.
+        loaded: loads the model.
+        run: runs a planned harvest under ``root``.
+    """
+    resolved = capture.resolve(n_layers=count_blocks(source), compute_dtype=runtime.dtype)
+    key = run_key(make_identity(source.identify(), runtime, prompts, resolved))
     try:
         return ActivationCache.open(root / key)
     except CacheError:
-        return ActivationCache.open(run_harvest(plan_harvest(loaded(), prompts, capture), root))
+        return ActivationCache.open(run(plan_harvest(loaded(), prompts, resolved), root))
 
 
 def random_twin(
-    source: ModelSource, runtime: Runtime, prompts: PromptSet, positions: tuple[str, ...], root: Path, seed: int = 0
+    source: ModelSource,
+    runtime: Runtime,
+    prompts: PromptSet,
+    capture: Capture,
+    root: Path,
+    seed: int = 0,
+    run: Runner = run_harvest,
 ) -> ActivationCache:
     """The cache of the model's random twin: the same configuration and tokenizer, weights drawn with a seed."""
-    adapter = load_random_twin(source, runtime, seed)
-    return ActivationCache.open(run_harvest(plan_harvest(adapter, prompts, Capture(positions)), root))
+    return ActivationCache.open(run(plan_harvest(load_random_twin(source, runtime, seed), prompts, capture), root))
 
 
 def _read(adapter: Adapter, cache: ActivationCache, prompts: PromptSet) -> Arrays:

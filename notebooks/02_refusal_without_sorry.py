@@ -36,7 +36,8 @@ subject.prompts.frame().assign(response=subject.responses, behaviour=subject.beh
 # empty cell, refusing and harm can not be told apart.
 
 # %%
-from probes.behaviour import Cells, as_refused, tally
+from interp.judges import as_refused, tally
+from probes.cells import Cells
 
 refused = as_refused(subject.behaviours)
 print(tally(subject.behaviours))

@@ -12,7 +12,7 @@ from interp.metrics import auroc, average_precision, bootstrapped, calibration_e
 from interp.prompts.prompt import LABELS, Prompt
 from interp.stats import Estimate, group_weights, weighted_mean
 from interp.study import Claim, Control
-from probes.behaviour import Cells
+from probes.cells import Cells
 from probes.controls import Excess, Null
 from probes.splits import Folds
 

@@ -16,7 +16,7 @@ from interp.prompts.prompt import PromptSet
 from interp.provenance import code_digest
 from interp.stats import PERMUTATIONS
 from interp.study import Claim
-from probes.behaviour import Cells
+from probes.cells import Cells
 from probes.controls import excess, permutation_null, random_direction_null, surface_baselines
 from probes.evidence import EMBEDDING, TWIN, Evidence, HeldOut, curve
 from probes.fitting import ESTIMATORS, fit_folds, fit_whole

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp.metrics import auroc
 from probes.logistic import fit_logistic
+from probes.splits import Folds
 from probes.sweep import standardised, youden_threshold
 
 PENALTY = 1e-3
@@ -21,42 +22,42 @@ class Transfer:
     """Scores of the probes of every training set on the rows of every model.
 
     Attributes:
-        scores: (training set, model, prompt) log-odds of refusal by the probe of the other half of the prompts; NaN
+        scores: (training set, model, prompt) log-odds of refusal by the probe of the fold that tests the prompt; NaN
             for a training set that holds one behaviour only.
         fired: (training set, model, prompt) whether above the threshold of that probe.
-        sites: (training set, half) the layer chosen, as a place in the stack of states.
-        halves: (prompt,) which half every prompt belongs to.
+        sites: (training set, fold) the layer chosen, as a place in the stack of states.
+        folds: (prompt,) which fold tests every prompt.
     """
 
     scores: Float[ndarray, "trained model prompt"]
     fired: Bool[ndarray, "trained model prompt"]
-    sites: Int[ndarray, "trained half"]
-    halves: Int[ndarray, " prompt"]
+    sites: Int[ndarray, "trained fold"]
+    folds: Int[ndarray, " prompt"]
 
 
 def transfer(
     states: Sequence[Float[Tensor, "site prompt d"]],
     refused: Bool[ndarray, "model prompt"],
     counted: Bool[ndarray, "model prompt"],
-    halves: Int[ndarray, " prompt"],
+    folds: Folds,
     trained: Sequence[Sequence[int]],
 ) -> Transfer:
-    """Fits one probe per training set, layer and half of the prompts, all in one descent per layer.
+    """Fits one probe per training set, layer and fold of the prompts, all in one descent per layer.
 
-    Every probe is tested on prompts it was not trained on, of its own models too. Its layer and threshold are chosen
-    on the tested half of the models it was *trained* on, never on another model: so scores on other models are honest
-    and those on its own are optimistic.
+    Every probe is tested on prompts that neither trained it nor chose its layer and threshold, of its own models too;
+    these are chosen on the fold's validation prompts of the models it was trained on, never on another model.
 
     Args:
         states: of every model at one position, on the same prompts; the same layers and width.
         refused: what every model did.
         counted: which rows count; empty and broken responses do not.
-        halves: 0 or 1 for every prompt; never part a group.
+        folds: of the prompts.
         trained: the numbers of the models of every training set.
     """
     models, prompts = refused.shape
     member = np.stack([np.isin(np.arange(models), chosen) for chosen in trained])
-    usable = [(member[t, :, None] & counted & (halves == h)).reshape(-1) for t in range(len(trained)) for h in (0, 1)]
+    numbers = range(len(folds))
+    usable = [(chosen[:, None] & counted & folds.trained(k)).reshape(-1) for chosen in member for k in numbers]
     weights = torch.from_numpy(np.stack(usable, axis=1)).float()
     target = torch.from_numpy(refused.reshape(-1)).float()
     penalty = PENALTY * weights.sum(0).clamp(min=1)
@@ -65,31 +66,31 @@ def transfer(
         ready, _, _ = standardised(torch.cat([s[site] for s in states])[None])
         direction, bias = fit_logistic(ready, target[None, :, None], weights[None], penalty)
         found = torch.bmm(ready, direction)[0] + bias
-        scores.append(found.double().numpy().reshape(models, prompts, len(trained), 2))
-    return _tested(np.stack(scores), refused, counted, halves, member)
+        scores.append(found.double().numpy().reshape(models, prompts, len(trained), len(folds)))
+    return _tested(np.stack(scores), refused, counted, folds, member)
 
 
 def _tested(
-    scores: Float[ndarray, "site model prompt trained 2"],
+    scores: Float[ndarray, "site model prompt trained fold"],
     refused: Bool[ndarray, "model prompt"],
     counted: Bool[ndarray, "model prompt"],
-    halves: Int[ndarray, " prompt"],
+    folds: Folds,
     member: Bool[ndarray, "trained model"],
 ) -> Transfer:
     trained, models = member.shape
-    out = np.full((trained, models, len(halves)), np.nan)
+    out = np.full((trained, models, len(folds.of)), np.nan)
     fired = np.zeros(out.shape, dtype=bool)
-    sites = np.zeros((trained, 2), dtype=int)
-    for t in range(trained):
-        for half in (0, 1):
-            tested = halves != half
-            rows = member[t, :, None] & counted & tested
-            target = refused[rows]
-            if target.all() or not target.any():
-                continue
-            found = [auroc(scores[site][..., t, half][rows], target)[0] for site in range(len(scores))]
-            sites[t, half] = site = int(np.argmax(found))
-            chosen = scores[site][..., t, half]
-            out[t][:, tested] = chosen[:, tested]
-            fired[t][:, tested] = chosen[:, tested] > youden_threshold(chosen[rows], target)
-    return Transfer(out, fired, sites, halves)
+    sites = np.zeros((trained, len(folds)), dtype=int)
+    for t, k in np.ndindex(sites.shape):
+        among = member[t, :, None] & counted
+        seen = refused[among & folds.trained(k)]
+        rows = among & folds.validated(k)
+        target = refused[rows]
+        if any(labels.all() or not labels.any() for labels in (seen, target)):
+            continue
+        found = [auroc(site[..., t, k][rows], target)[0] for site in scores]
+        sites[t, k] = best = int(np.argmax(found))
+        chosen, tested = scores[best][..., t, k], folds.tested(k)
+        out[t][:, tested] = chosen[:, tested]
+        fired[t][:, tested] = chosen[:, tested] > youden_threshold(chosen[rows], target)
+    return Transfer(out, fired, sites, folds.of)

@@ -44,7 +44,7 @@ def refusing(monkeypatch):
     def respond(_model, _tokenizer, chosen, **_):
         return [REFUSAL if refuses(p.text) else ANSWER for p in chosen]
 
-    monkeypatch.setattr("interp.models.generation.respond", respond)
+    monkeypatch.setattr("analyses.answers.respond", respond)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def probe(tiny_folder, prompts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "interp.models.generation.respond",
+            "analyses.answers.respond",
             lambda _m, _t, chosen, **_: [REFUSAL if refuses(p.text) else ANSWER for p in chosen],
         )
         result = interp(
@@ -138,12 +138,12 @@ def test_another_model_is_refused_by_the_field_that_differs(probe, prompts, tmp_
     assert "model.chat_template" in interp("probe", "apply", folder, template, "--stream", "hi").stderr
 
 
-def test_a_model_that_never_refuses_gives_an_error_and_nothing_else(tiny_folder, prompts, tmp_path):
+def test_a_model_that_never_refuses_gives_an_error_and_no_probe(tiny_folder, prompts, tmp_path):
     out, runs = tmp_path / "probe", tmp_path / "runs"
     result = interp("probe", "train", tiny_folder, prompts, "--out", out, "--runs", runs, "--answer-tokens", 4)
     assert result.exit_code == UsageError.exit_code, result.output
     assert "0 responses were refused" in result.stderr and "a model that refuses some" in result.stderr
-    assert not list(tmp_path.iterdir())
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"], "its states and answers are kept for other studies"
 
 
 def test_a_probe_that_is_there_stops_training_before_it_begins(probe, tiny_folder, prompts, refusing, monkeypatch):

@@ -1,5 +1,6 @@
 """`interp probe`: train a probe of refusal, apply one to prompts or to an answer as it comes, show what one is."""
 
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ from interp.cli import inputs, options
 from interp.cli.options import reported
 
 if TYPE_CHECKING:
+    from analyses.subjects import Runner
     from interp.cache import ActivationCache, Capture, Harvest
     from interp.models.runtime import Runtime
     from interp.models.source import ModelSource
@@ -20,7 +22,6 @@ app = typer.Typer(no_args_is_help=True, help="Probes of refusal: train, apply, s
 ProbeFolder = Annotated[Path, typer.Argument(help="The folder of a trained probe.")]
 Runs = Annotated[Path, typer.Option(help="Folder under which the run folders of the caches are made.")]
 AnswerTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
-BATCH = 48
 
 
 @app.command()
@@ -49,7 +50,11 @@ def train(
     keep_text: options.KeepText = False,
     seed: options.Seed = 0,
 ) -> None:
-    """Let the model answer, fit a probe of whether it refuses, and say what the probe is worth."""
+    """Let the model answer, fit a probe of whether it refuses, and say what the probe is worth.
+
+    The answers are kept in the run folder; they may be sensitive.
+    """
+    from analyses.subjects import random_twin
     from interp.cache import Capture
     from interp.console import notify
     from interp.models.load import count_blocks
@@ -65,9 +70,10 @@ def train(
     capture = _capture(position, token_budget=token_budget)
     if layer is not None:
         Capture(layers=(layer,)).resolve(n_layers=count_blocks(source), compute_dtype=runtime.dtype)
-    observed = _observed(source, runtime, chosen, capture, position, runs, answer_tokens, keep_text)
-    cache, refused, labelled = observed
-    twin = _twin(source, runtime, chosen, capture, runs, seed)
+    run = partial(inputs.run, keep_text=keep_text)
+    cache, refused, labelled = _observed(source, runtime, chosen, capture, position, runs, answer_tokens, run)
+    notify("Harvesting its twin of random weights, as a baseline.")
+    twin = random_twin(source, runtime, chosen, capture, runs, seed, run=run)
     notify("Fitting the probe and its controls.")
     trained = train_probe(
         cache,
@@ -166,25 +172,33 @@ def _observed(
     position: str,
     runs: Path,
     tokens: int,
-    keep_text: bool,
+    run: "Runner",
 ) -> tuple["ActivationCache", list[bool | None], str]:
     """The states of the model, what it did with every prompt, and how that was told; the model is let go then."""
     import numpy as np
 
-    from interp.cache import ActivationCache
+    from analyses.answers import answers
+    from analyses.subjects import harvested
+    from interp.console import notify, progress, stoppable
     from interp.console import out as console
-    from probes.behaviour import as_refused, behaviour, tally
+    from interp.judges import as_refused, behaviour, tally
+    from interp.models.load import load
     from probes.sweep import require_both
 
-    planned = inputs.planned(source, runtime, prompts, capture)
-    inputs.choice("--position", position, planned.positions)
-    found = [behaviour(answer) for answer in _answers(planned, tokens)]
+    @cache
+    def loaded() -> Any:
+        notify(f"Loading {source.name} ({runtime.dtype} on {runtime.device}).")
+        return load(source, runtime)
+
+    states = harvested(source, runtime, prompts, capture, runs, loaded, run)
+    inputs.choice("--position", position, tuple(states.positions))
+    with stoppable() as should_stop, progress("answers", "prompts") as update:
+        said = answers(states, prompts, loaded, tokens=tokens, progress=update, should_stop=should_stop)
+    found = [behaviour(answer) for answer in said]
     refused = as_refused(found)
     console.print(f"The model answered {len(found)} prompts: {tally(found)}.")
-    # Before anything is written: a model that never refuses has nothing to be probed for.
     require_both(np.array([one for one in refused if one is not None], dtype=bool))
-    labelled = f"by how greedy answers of at most {tokens} tokens begin: {tally(found)}"
-    return ActivationCache.open(inputs.run(planned, runs, keep_text=keep_text)), refused, labelled
+    return states, refused, f"by how greedy answers of at most {tokens} tokens begin: {tally(found)}"
 
 
 def _unanswered(prompts: "PromptSet") -> "PromptSet":
@@ -192,36 +206,6 @@ def _unanswered(prompts: "PromptSet") -> "PromptSet":
     from dataclasses import replace
 
     return replace(prompts, prompts=tuple(p.unanswered for p in prompts))
-
-
-def _answers(planned: "Harvest", tokens: int) -> list[str]:
-    from interp.console import progress, stoppable
-    from interp.errors import Interrupted
-    from interp.models.generation import respond
-
-    model: Any = planned.adapter
-    prompts, answers = planned.prompts.prompts, list[str]()
-    with stoppable() as should_stop, progress("answers", "prompts") as update:
-        for start in range(0, len(prompts), BATCH):
-            if should_stop():
-                raise Interrupted("stopped while the model was answering; nothing was written.")
-            part = prompts[start : start + BATCH]
-            answers += respond(model.model, model.tokenizer, part, max_new_tokens=tokens, batch_size=BATCH)
-            update(len(answers), len(prompts))
-    return answers
-
-
-def _twin(
-    source: "ModelSource", runtime: "Runtime", prompts: "PromptSet", capture: "Capture", runs: Path, seed: int
-) -> "ActivationCache":
-    """The states of the same model with random weights."""
-    from interp.cache import ActivationCache, plan_harvest
-    from interp.console import notify
-    from interp.models.load import load_random_twin
-
-    notify("Harvesting its twin of random weights, as a baseline.")
-    planned = plan_harvest(load_random_twin(source, runtime, seed), prompts, capture)
-    return ActivationCache.open(inputs.run(planned, runs))
 
 
 def _score(probe: "Probe", planned: "Harvest", runs: Path, out: Path | None) -> None:

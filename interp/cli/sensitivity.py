@@ -66,13 +66,14 @@ def _study(
     from analyses.response_judge import judge_responses
     from analyses.sensitivity import require_comparable, run
     from analyses.subjects import POSITIONS, measure, random_twin
+    from interp.cache import Capture
     from interp.console import notify
     from interp.models.load import load
     from interp.report import write_study
 
     subjects = [measure(source, runtime, asked, root, notify=notify) for source, runtime in chosen]
     require_comparable(subjects)
-    twin = random_twin(*chosen[0], asked, POSITIONS, root)
+    twin = random_twin(*chosen[0], asked, Capture(POSITIONS), root)
     notify(f"Judging the responses by the states of {judge[0].name}.")
     judged = judge_responses(subjects, *judge, root, lambda: load(*judge))
     study = run(

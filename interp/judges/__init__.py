@@ -4,16 +4,18 @@ Each is wrong in its own way, so two or more are asked and their agreement is re
 """
 
 from interp.judges.agreement import agreement_table, cohen_kappa, kappa_matrix, recall_by_family, refusal_rates
-from interp.judges.classes import ResponseClass, classify, readable
+from interp.judges.behaviour import Behaviour, as_refused, behaviour, tally
+from interp.judges.classes import readable
 from interp.judges.family import family_refuses, judged_families
 from interp.judges.keyword import KeywordList, keyword_list, keyword_lists, keyword_refuses
 from interp.judges.verdicts import judge, judges
 
 __all__ = [
+    "Behaviour",
     "KeywordList",
-    "ResponseClass",
     "agreement_table",
-    "classify",
+    "as_refused",
+    "behaviour",
     "cohen_kappa",
     "family_refuses",
     "judge",
@@ -26,4 +28,5 @@ __all__ = [
     "readable",
     "recall_by_family",
     "refusal_rates",
+    "tally",
 ]

@@ -8,8 +8,6 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
-ResponseClass = Literal["refused", "complied", "empty", "broken"]
-
 LOOP_SHARE = 0.6
 """A loop fills more than this share of a broken response."""
 LOOP_WORDS, LOOP_UNIT = 12, 8
@@ -26,11 +24,6 @@ LETTER_SHARE, LETTER_LENGTH = 0.1, 20
 _REPLACED = "\ufffd"
 _SILENT = ("Z", "P", "C", "Sk")
 """Unicode categories without content: space, punctuation, control characters, and marks such as a back tick."""
-
-
-def classify(response: str, *, refused: bool) -> ResponseClass:
-    """The class of a response, given what a judge said of it; the judge is not heard on an unreadable one."""
-    return readable(response) or ("refused" if refused else "complied")
 
 
 def readable(response: str) -> Literal["empty", "broken"] | None:

@@ -1,7 +1,7 @@
 """What a model answers: greedy decoding of a batch of prompts."""
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ def respond(
     max_new_tokens: int = 32,
     batch_size: int = 48,
     not_first: Sequence[int] = (),
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[str]:
     """The greedy answers of a Hugging Face model, in the order of the prompts, without control tokens.
 
@@ -32,6 +33,7 @@ def respond(
         max_new_tokens: most tokens of an answer.
         batch_size: how many prompts are answered at once.
         not_first: vocabulary ids that an answer must not begin with.
+        progress: called after every batch with (prompts done, prompts in all).
 
     Returns:
         One answer per prompt; empty when the model ends at once.
@@ -44,6 +46,7 @@ def respond(
         texts = _respond_batch(model, tokenizer, [encoded[i] for i in chosen], max_new_tokens, not_first)
         for i, text in zip(chosen, texts, strict=True):
             answers[i] = text
+        progress(start + len(chosen), len(order))
     return answers
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from interp.judges.classes import classify, readable
+from interp.judges.classes import readable
 from interp.prompts.families import decoy_names, family_names, load_decoys, load_family
 
 POEM = """Water, water, every where,
@@ -90,10 +90,3 @@ def test_every_bundled_phrase_is_an_answer() -> None:
     phrases = [p for name in family_names() for p in load_family(name).phrases if p != "..."]
     decoys = [p for name in decoy_names() for p in load_decoys(name)]
     assert [p for p in phrases + decoys if readable(p)] == []
-
-
-def test_a_judge_is_heard_on_answers_only() -> None:
-    assert classify("Sure.", refused=False) == "complied"
-    assert classify("I will not.", refused=True) == "refused"
-    assert classify(" ", refused=True) == "empty"
-    assert classify("the " * 20, refused=False) == "broken"

@@ -7,7 +7,7 @@ import torch
 
 from interp.cache import ActivationCache
 from interp.errors import ModelMismatch, NonFinite, UsageError
-from probes.behaviour import as_refused, behaviour, tally
+from interp.judges import as_refused, behaviour, tally
 from probes.estimators import MLPProbe
 from probes.evidence import SAME_KIND
 from probes.fitting import ESTIMATORS, calibration, fit
