@@ -170,36 +170,26 @@ def _find(
             )
     notify("Testing every probe on every model.")
     crossed, pools = _cross(subjects, [s.name in probes for s in subjects], seed)
-    layers, places = subjects[0].cache.layers, {pool: len(subjects) + k for k, pool in enumerate(pools)}
-    found = tuple(
-        tuple(
-            detections(
-                s,
-                i,
-                probes.get(s.name),
-                crossed,
-                {LEFT_OUT: places[_left_out(s, s.name in probes)], ALL_MODELS: places[ALL]},
-                layers,
-                judged,
-                seed,
-            )
-        )
-        for i, s in enumerate(subjects)
-    )
+    found = []
+    for i, subject in enumerate(subjects):
+        own = probes.get(subject.name)
+        named = {LEFT_OUT: _left_out(subject, own is not None), ALL_MODELS: ALL}
+        places = {detector: len(subjects) + pools.index(pool) for detector, pool in named.items()}
+        found.append(tuple(detections(subject, i, own, crossed, places, subject.cache.layers, judged, seed)))
     profiles = {name: layer_profile(trained, seed=seed) for name, trained in probes.items()}
-    return Findings(subjects, probes, crossed, pools, found, judged, profiles)
+    return Findings(subjects, probes, crossed, pools, tuple(found), judged, profiles)
 
 
 def _cross(subjects: Sequence[Subject], usable: Sequence[bool], seed: int) -> tuple[Transfer, tuple[str, ...]]:
-    """Every usable model, then pools of models, as training sets; in a pool a model that refuses nothing counts too.
+    """Every usable model, then pools of them without one kind of refusal or whole, then all models, as training sets.
 
-    The pools: without each kind of refusal, without each model that refuses nothing, and all models.
+    Only in the last do the models that refuse nothing stand for complying.
     """
     numbers = range(len(subjects))
     left_out = [_left_out(subject, able) for subject, able in zip(subjects, usable, strict=True)]
     pools = tuple(dict.fromkeys(left_out))
     trained = [[i] if usable[i] else [] for i in numbers]
-    trained += [[i for i in numbers if left_out[i] != pool] for pool in pools]
+    trained += [[i for i in numbers if usable[i] and left_out[i] != pool] for pool in pools]
     trained.append(list(numbers))
     crossed = transfer(
         [s.states(POSITION) for s in subjects],
@@ -212,8 +202,8 @@ def _cross(subjects: Sequence[Subject], usable: Sequence[bool], seed: int) -> tu
 
 
 def _left_out(subject: Subject, usable: bool) -> str:
-    """The pool that a model is tested by: without its kind of refusal or, where it refuses nothing, without it."""
-    return f"all but {subject.kind if usable else subject.name}"
+    """The pool that tests a model without having seen its kind of refusal."""
+    return f"all that refuse but {subject.kind}" if usable else "all that refuse"
 
 
 def _folds(prompts: PromptSet, seed: int) -> Folds:

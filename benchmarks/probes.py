@@ -40,7 +40,7 @@ LAYERS, POSITIONS = 30, 4
 PAIRS, WIDTH = 1092, 576
 MASSIVE, DECAY = 0.4, 1.5
 LARGEST_GAP = 0.002
-CHECKED = 30
+CHECKED = 6
 OURS = "interp"
 DEFAULT, TIGHT, CONVERGED = 1e-4, 1e-5, 1e-8
 """scikit-learn's own tolerance, one that makes its AUROC about as exact as ours, and one for the truth."""
@@ -249,7 +249,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--run", help="folder of a harvested run; synthetic states if left out")
     parser.add_argument("--labels", default="twins", help="twins, or a .npy file of one truth value per prompt")
     parser.add_argument("--sites", type=int, default=LAYERS * POSITIONS, help="layers times positions, if synthetic")
-    parser.add_argument("--sample", type=int, default=30, help="sites that scikit-learn is timed on; 0 for all")
+    parser.add_argument("--sample", type=int, default=6, help="sites that scikit-learn is timed on; 0 for all")
     parser.add_argument("--repeats", type=int, default=3, help="timed rounds")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for as many as there are")
     return parser.parse_args()
