@@ -135,7 +135,7 @@ def measure(
     if responses is None:
         notify(f"{source.name} answers {len(prompts)} prompts.")
         model = loaded()
-        responses = respond(model.model, model.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)  # type: ignore[attr-defined]
+        responses = respond(model.model, model.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
         keep_json(folder, "responses", stamp, responses)
     stamp = {"run": cache.key, "code": code_digest(*READ_BY)}
     readings = kept_arrays(folder, "readings", stamp)
@@ -175,7 +175,7 @@ def _read(adapter: Adapter, cache: ActivationCache, prompts: PromptSet) -> Array
     lexicon = compile_lexicon(adapter.tokenizer, load_family("apology"))
     lens = logit_lens(cache.residuals(position="t_post"), adapter.readout(), tokens=torch.tensor(lexicon.openings))
     families = [load_family(name) for name in family_names()]
-    likelihood = family_log_likelihood(adapter.model, adapter.tokenizer, prompts, families, floor=1e-3)  # type: ignore[attr-defined]
+    likelihood = family_log_likelihood(adapter.model, adapter.tokenizer, prompts, families, floor=1e-3)
     return {
         "opening_logodds": log_odds(lens.log_prob),
         "tga_paper": tga_paper(lens, cache.layers, lexicon.paper).onset,
