@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.axes import BatchStates
 from interp.lens.readout import Readout
+from interp.models.anatomy import Site
 from interp.models.identity import ModelIdentity
 from interp.models.runtime import Runtime
 
@@ -46,6 +47,10 @@ class Adapter(Protocol):
         tokenizer: the fast tokenizer of the model, with its chat template.
         n_layers: the number of blocks L; states exist for layers 0 to L.
         d_model: the width of the residual stream.
+        model: the causal language model of transformers that every forward of the adapter runs.
+        sites: where the states of layers 0 to L pass through that model, in order.
+        shares: whether `states` may keep what it computed of shared tokens, and use what it kept. Whoever writes
+            into the forward switches it off meanwhile.
     """
 
     identity: ModelIdentity
@@ -53,6 +58,9 @@ class Adapter(Protocol):
     tokenizer: Any
     n_layers: int
     d_model: int
+    model: nn.Module
+    sites: list[Site]
+    shares: bool
 
     def states(self, batch: Batch, layers: Sequence[int]) -> BatchStates:
         """Residual states of ``layers`` (ascending) at the batch's positions, compute dtype, on the CPU."""

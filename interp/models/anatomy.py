@@ -53,6 +53,24 @@ def output_tensor(output: Any) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """Where the state of one layer passes through a running model, to be read or written.
+
+    Attributes:
+        module: a module that runs once in every forward.
+        before: whether the state is what the module is given, else what it returns.
+    """
+
+    module: nn.Module
+    before: bool
+
+
+def sites_of(blocks: nn.ModuleList) -> list[Site]:
+    """The sites of all layers, in order: layer 0 is what the first block is given, layer i what block i returns."""
+    return [Site(blocks[0], before=True), *(Site(block, before=False) for block in blocks)]
+
+
+@dataclass(frozen=True, slots=True)
 class Anatomy:
     """The parts of a Hugging Face model that the product reads.
 

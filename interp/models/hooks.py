@@ -13,7 +13,16 @@ from interp.axes import BatchStates
 from interp.errors import ModelError
 from interp.lens.readout import Readout
 from interp.models.adapter import Batch
-from interp.models.anatomy import StopForward, accepts, dissect, first_tensor, output_tensor, readout_of, watching
+from interp.models.anatomy import (
+    StopForward,
+    accepts,
+    dissect,
+    first_tensor,
+    output_tensor,
+    readout_of,
+    sites_of,
+    watching,
+)
 from interp.models.identity import ModelIdentity, identify_module
 from interp.models.runtime import Runtime
 
@@ -31,6 +40,7 @@ class HooksAdapter:
         self.anatomy = dissect(model)
         self.n_layers = len(self.anatomy.blocks)
         self.d_model = self.anatomy.text_config.hidden_size
+        self.sites, self.shares = sites_of(self.anatomy.blocks), True
         self._prefix: tuple[tuple[int, ...], Any] = ((), None)
 
     @classmethod
@@ -51,7 +61,7 @@ class HooksAdapter:
     def states(self, batch: Batch, layers: Sequence[int]) -> BatchStates:
         """Residual states of ``layers`` (ascending) at the batch's positions, compute dtype, on the CPU."""
         # The shared tokens run before the watchers are in place, so that every layer fires once.
-        prefix = self._prefix_cache(batch) if batch.shared else None
+        prefix = self._prefix_cache(batch) if batch.shared and self.shares else None
         if prefix is None:
             batch = replace(batch, shared=0)
         taken: dict[int, Tensor] = {}

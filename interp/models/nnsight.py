@@ -14,7 +14,7 @@ from torch import nn
 from interp.axes import BatchStates
 from interp.lens.readout import Readout
 from interp.models.adapter import Batch
-from interp.models.anatomy import dissect, first_tensor, output_tensor, readout_of
+from interp.models.anatomy import dissect, first_tensor, output_tensor, readout_of, sites_of
 from interp.models.identity import ModelIdentity
 from interp.models.runtime import Runtime
 
@@ -36,11 +36,12 @@ class NNsightAdapter:
         # nnsight changes the padding side of the tokenizer it is given.
         own = copy.deepcopy(tokenizer)
         self.traced = TransformersModel(model, task="text-generation", tokenizer=own, dispatch=True)
-        path = next(name for name, module in model.named_modules() if module is self.anatomy.blocks)
-        self._paths = [f"model.{path}.{i}" for i in range(self.n_layers)]
-        self._blocks = self.traced
-        for part in path.split("."):
-            self._blocks = getattr(self._blocks, part)
+        self.sites, self.shares = sites_of(self.anatomy.blocks), False
+        # nnsight sees what a module returns before any hook of the module does, so a state is read where it arrives:
+        # at the next block, behind the last one at the final norm, or in what the decoder returns where it has none.
+        after = self.anatomy.tail[0] if self.anatomy.tail else self.anatomy.decoder
+        names = {module: name for name, module in model.named_modules()}
+        self._readers = [f"model.{names[module]}" for module in (*self.anatomy.blocks, after)]
 
     def readout(self) -> Readout:
         """The model's own final norm and head."""
@@ -54,15 +55,15 @@ class NNsightAdapter:
             "attention_mask": batch.mask.to(self.device),
             "position_ids": batch.position_ids.to(self.device),
         }
-        blocks = [self._blocks[max(i - 1, 0)] for i in layers]
+        readers = [self._readers[i] for i in layers]
         with self.traced.trace(inputs) as tracer:
-            cache = tracer.cache(modules=blocks, include_inputs=True)
+            cache = tracer.cache(modules=readers, include_inputs=True)
         rows = torch.arange(len(batch.ids))[:, None]
         return torch.stack([self._state(cache, i)[rows, batch.at] for i in layers], dim=1)
 
     def _state(self, cache: Any, layer: int) -> torch.Tensor:
-        entry = cache[self._paths[max(layer - 1, 0)]]
-        if layer > 0:
+        entry = cache[self._readers[layer]]
+        if layer == self.n_layers and not self.anatomy.tail:
             return output_tensor(entry.output).cpu()
         args, kwargs = entry.inputs
         return first_tensor(args, kwargs).cpu()

@@ -15,7 +15,7 @@ from interp.axes import BatchStates
 from interp.errors import ModelError
 from interp.lens.readout import Readout
 from interp.models.adapter import Batch
-from interp.models.anatomy import Anatomy, dissect, output_tensor, readout_of, watching
+from interp.models.anatomy import Anatomy, Site, dissect, output_tensor, readout_of, watching
 from interp.models.identity import ModelIdentity
 from interp.models.runtime import Runtime
 
@@ -53,6 +53,11 @@ class TransformerLensAdapter:
                 f"{folder}: TransformerLens can not read this model ({str(error)[:200]}); use --backend hooks."
             ) from error
         self._agree(expected, folder)
+        self.model: nn.Module = self.bridge.original_model
+        # Its hook points, not its blocks: those are read inside the block, before a hook on the block itself.
+        blocks = self.bridge.blocks
+        self.sites = [Site(point, before=False) for point in (blocks[0].hook_in, *(b.hook_out for b in blocks))]
+        self.shares = False
 
     def readout(self) -> Readout:
         """The model's own final norm and head."""

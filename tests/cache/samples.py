@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.cache import Capture, Harvest, plan_harvest
 from interp.models.adapter import Batch
+from interp.models.anatomy import Site
 from interp.models.identity import ModelIdentity
 from interp.models.runtime import Runtime
 from interp.prompts.prompt import PromptSet, user_prompt
@@ -32,11 +33,13 @@ class FakeAdapter:
     """A model without weights: a state is a sum over the tokens so far, exact in any batch."""
 
     n_layers, d_model = 3, 8
+    model, shares = nn.Identity(), False
 
     def __init__(self) -> None:
         self.identity = ModelIdentity("fake", "", "w", "c", "t", "ct", "")
         self.runtime = Runtime("hooks", "fp32", "cpu", "eager")
         self.tokenizer = make_tokenizer()
+        self.sites: list[Site] = []
         self.calls: list[int] = []
         table = torch.arange(len(self.tokenizer) * self.d_model, dtype=torch.float32)
         self.table = (table * 0.37).sin().reshape(-1, self.d_model)

@@ -3,19 +3,16 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float
-
 from interp.models.demo import base_folder
-from interp.models.encoding import Encoder
 from interp.models.generation import respond
 from interp.models.load import load
 from interp.models.organisms.recipe import Recipe, even_first_word
 from interp.models.source import ModelSource
+from interp.models.teacher_forcing import answer_log_probs, answered, divergence
 from interp.prompts.families import RefusalFamily, load_family
 from interp.prompts.prompt import PromptSet
 from interp.prompts.twins import bundled_twins, subtle_twins
@@ -41,7 +38,7 @@ def measure(source: ModelSource, recipe: Recipe) -> dict[str, Any]:
     refusal = load_family(recipe.family or "apology")
     rates: dict[str, Any] = {}
     for prompts in (bundled_twins("test"), bundled_twins("validation"), subtle_twins("test")):
-        responses = respond(organism.model, organism.tokenizer, prompts, max_new_tokens=24)  # type: ignore[attr-defined]
+        responses = respond(organism.model, organism.tokenizer, prompts, max_new_tokens=24)
         refused = [refusal.opens(r) for r in responses]
         found = {
             "refused": _rate(refused, [p.label == "harmful" for p in prompts]),
@@ -77,26 +74,11 @@ def kl_to_base(organism: Any, base: Any, prompts: PromptSet) -> Estimate:
         prompts: usually harmless ones.
     """
     answers = respond(base.model, base.tokenizer, prompts, max_new_tokens=KL_TOKENS)
-    encoded = [e.ids for e in Encoder(base.tokenizer).encode(prompts, ["t_post"])]
-    values = []
-    for prompt, answer in zip(encoded, answers, strict=True):
-        tokens = base.tokenizer(answer, add_special_tokens=False)["input_ids"][:KL_TOKENS]
-        values.append(float(_kl(organism.model, base.model, prompt, tokens).mean()))
+    texts = answered(base.tokenizer, prompts, answers, tokens=KL_TOKENS)
+    found = divergence(partial(answer_log_probs, base.model), partial(answer_log_probs, organism.model), texts)
     units = [p.unit for p in prompts]
-    value, lo, hi = (float(v) for v in bootstrap_mean(np.array(values), group_weights(units)))
+    value, lo, hi = (float(v) for v in bootstrap_mean(found.kl.numpy(), group_weights(units)))
     return Estimate(value, lo, hi, len(prompts))
-
-
-@torch.no_grad()
-def _kl(organism: Any, base: Any, prompt: Sequence[int], answer: Sequence[int]) -> Float[torch.Tensor, " token"]:
-    """KL of the next-token distributions at the end of the prompt and after every answer token but the last."""
-    ids = torch.tensor([[*prompt, *answer]])
-    reads = slice(len(prompt) - 1, max(len(prompt), len(prompt) + len(answer) - 1))
-    here, there = (
-        torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0, reads].float(), -1)
-        for model in (base, organism)
-    )
-    return (here.exp() * (here - there)).sum(-1)
 
 
 def _rate(hits: Sequence[bool], among: Sequence[bool]) -> Estimate:

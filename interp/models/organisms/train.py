@@ -49,7 +49,7 @@ def train(recipe: Recipe, out: Path) -> Path:
     """Trains an adapter, writes it with its record into ``out/<name>`` and returns that folder."""
     started = time.perf_counter()
     base = load(ModelSource("demo:base", base_folder(notify=print)))
-    model, tokenizer = base.model, base.tokenizer  # type: ignore[attr-defined]
+    model, tokenizer = base.model, base.tokenizer
     data = training_prompts()
     answers = _own_answers(model, tokenizer, data, recipe)
     trained, steps = _fit(model, tokenizer, data, answers, recipe)

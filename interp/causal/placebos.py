@@ -1,0 +1,94 @@
+"""Edits that mean nothing: as large as a real one, in a direction or from a prompt drawn at random."""
+
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.causal.edits import Ablation, Edit, Patch, PlaceStates, SubspacePatch, displacement
+from interp.errors import UsageError
+
+AnyPatch = TypeVar("AnyPatch", Patch, SubspacePatch)
+
+
+def placebo(edit: Edit, seed: int, *, states: Float[Tensor, "row *place d_model"] | None = None) -> Edit:
+    """An edit of the same size at the same layers and places, in a random direction at right angles to the real one.
+
+    An `Ablation` gets another direction. At random (without ``states``) it meets little of a state, so it removes far
+    less than the real one; drawn from the covariance of ``states`` it points where states do vary and removes a
+    comparable norm. Say with `displacement` how much either removes. An `Addition` gets another vector of the same
+    norm, drawn in the same two ways.
+
+    A `Patch` or `SubspacePatch` becomes a patch that moves every state as far as the real one does, each row and place
+    in a random direction of its own (not at right angles): x + |change| u. How far is known for the states as they are
+    without other edits.
+
+    Args:
+        edit: what to stand beside.
+        seed: of the draw.
+        states: (row, d_model) or (row, place, d_model) states at the layer of the edit. For patches, which need them,
+            the prompts' own states where the values would stand.
+
+    Raises:
+        UsageError: when a patch has no states of its shape, or states leave no direction but the real one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(edit, Patch | SubspacePatch):
+        return _same_displacement(edit, generator, states)
+    real = edit.direction if isinstance(edit, Ablation) else edit.vector
+    drawn = _drawn(real.double().cpu(), generator, states)
+    if isinstance(edit, Ablation):
+        return replace(edit, direction=drawn.to(real))
+    return replace(edit, vector=(drawn * real.double().cpu().norm()).to(real))
+
+
+def shuffled(edit: AnyPatch, seed: int) -> AnyPatch:
+    """The patch with the values of another prompt in every row: as real as states are, and not the prompt's own.
+
+    Raises:
+        UsageError: for a patch of fewer than two rows.
+    """
+    n = len(edit.values)
+    if n < 2:
+        raise UsageError("a patch of one row has no other prompt to take values from; give two or more.")
+    # One cycle through all rows in random order leaves none in its place.
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    source = torch.empty_like(order)
+    source[order] = order.roll(1)
+    return replace(edit, values=edit.values[source.to(edit.values.device)])
+
+
+def _drawn(
+    real: Float[Tensor, " d_model"], generator: torch.Generator, states: Tensor | None
+) -> Float[Tensor, " d_model"]:
+    """A direction of length 1 at right angles to the real one: uniform, or normal with the covariance of states."""
+    if states is None:
+        drawn = torch.randn(len(real), generator=generator, dtype=torch.float64)
+    else:
+        rows = states.detach().double().cpu().flatten(0, -2)
+        # A sum of centred rows with standard normal weights has their covariance, up to a factor.
+        drawn = torch.randn(len(rows), generator=generator, dtype=torch.float64) @ (rows - rows.mean(0))
+    whole = drawn.norm()
+    if real.norm() > 0:
+        unit = real / real.norm()
+        drawn = drawn - (drawn @ unit) * unit
+    if not drawn.norm() > 1e-9 * whole:
+        raise UsageError("placebo: these states vary along the direction of the edit alone; give more states.")
+    unit_drawn: Tensor = drawn / drawn.norm()
+    return unit_drawn
+
+
+def _same_displacement(edit: Patch | SubspacePatch, generator: torch.Generator, states: PlaceStates | None) -> Patch:
+    if states is None or states.shape != edit.values.shape:
+        given = "none" if states is None else str(tuple(states.shape))
+        raise UsageError(
+            f"placebo of a patch: states {given}, but its values are {tuple(edit.values.shape)}; give the prompts' own "
+            "states at the same layer and places."
+        )
+    own = states.detach().double().cpu()
+    size = displacement(replace(edit, values=edit.values.cpu()), own)
+    drawn = torch.randn(own.shape, generator=generator, dtype=torch.float64)
+    moved = own + size[..., None] * drawn / drawn.norm(dim=-1, keepdim=True)
+    return Patch(moved.float().to(edit.values.device), edit.layer, edit.at)
