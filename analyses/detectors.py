@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from analyses.locators.probe_onset import probe_onset
 from analyses.response_judge import NAME as JUDGE
 from analyses.response_judge import Judged
 from analyses.subjects import Subject, family_mass
@@ -116,38 +117,8 @@ def _own(subject: Subject, trained: TrainedProbe, layers: Sequence[int], seed: i
     rows, n = trained.sample.rows, len(subject.prompts)
     scores, fired, folds = np.zeros(n), np.zeros(n, dtype=bool), np.zeros(n, dtype=int)
     scores[rows], fired[rows], folds[rows] = trained.held_out.scores, trained.held_out.fired, trained.sample.folds.of
-    return Detection(PROBES[0], scores, fired, subject.counted, onset(trained, layers, seed=seed), folds)
-
-
-def onset(trained: TrainedProbe, layers: Sequence[int], *, seed: int = 0, share: float = 0.9) -> Estimate:
-    """The first layer whose AUROC has come ``share`` of the way from chance to the best layer's, in resampled groups.
-
-    Args:
-        trained: a probe with its sweep.
-        layers: layer numbers of the sweep's sites.
-        seed: of the bootstrap.
-        share: 0.9 by default.
-    """
-    value, drawn = layer_profile(trained, seed=seed)
-    numbers = np.asarray(layers, dtype=float)
-    firsts = numbers[_first(drawn, share)]
-    return bootstrapped(firsts, float(numbers[_first(value[None], share)][0]), len(trained.sample.rows))
-
-
-def layer_profile(
-    trained: TrainedProbe, *, seed: int = 0
-) -> tuple[Float[ndarray, " layer"], Float[ndarray, "resample layer"]]:
-    """Held-out AUROC of every layer, and in every resample of the groups."""
-    weights = group_weights(trained.sample.groups, seed=seed)
-    held = trained.sample.refused, trained.sample.folds.of
-    value = np.array([auroc(s, held[0], None, held[1])[0] for s in trained.swept.scores])
-    drawn = np.stack([auroc(s, held[0], weights, held[1]) for s in trained.swept.scores], axis=1)
-    return value, drawn
-
-
-def _first(profiles: Float[ndarray, "row layer"], share: float) -> Int[ndarray, " row"]:
-    best = np.nanmax(profiles, axis=1, keepdims=True)
-    return np.asarray((profiles >= 0.5 + share * (best - 0.5)).argmax(1))
+    where = probe_onset(trained, tuple(layers), seed=seed).onset()
+    return Detection(PROBES[0], scores, fired, subject.counted, where, folds)
 
 
 def detector_row(subject: Subject, detection: Detection, *, seed: int = 0) -> dict[str, object]:

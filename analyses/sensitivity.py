@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from analyses import sensitivity_figures as figures
-from analyses.detectors import Detection, detections, detector_table, layer_profile
+from analyses.detectors import Detection, detections, detector_table
+from analyses.locators.curve import Curve
+from analyses.locators.probe_onset import probe_onset
 from analyses.response_judge import Judged
 from analyses.sensitivity_tables import (
     baseline_table,
@@ -53,7 +55,7 @@ class Findings:
         pools: for every training set of ``crossed`` past the single models, the kind that it leaves out.
         detections: by subject.
         judged: what the lexical-free judge says.
-        profiles: by model name, AUROC by layer of its probe with resamples.
+        profiles: by model name, AUROC by layer of its probe.
     """
 
     subjects: tuple[Subject, ...]
@@ -62,7 +64,7 @@ class Findings:
     pools: tuple[str, ...]
     detections: tuple[tuple[Detection, ...], ...]
     judged: Judged
-    profiles: dict[str, tuple[np.ndarray, np.ndarray]]
+    profiles: dict[str, Curve]
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -172,7 +174,7 @@ def _find(
         tuple(detections(s, i, probes.get(s.name), crossed, len(subjects) + pools.index(s.kind), layers, judged, seed))
         for i, s in enumerate(subjects)
     )
-    profiles = {name: layer_profile(trained, seed=seed) for name, trained in probes.items()}
+    profiles = {name: probe_onset(trained, layers, seed=seed) for name, trained in probes.items()}
     return Findings(subjects, probes, crossed, pools, found, judged, profiles)
 
 
