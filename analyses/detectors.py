@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from analyses.locators.curve import Curve
 from analyses.response_judge import NAME as JUDGE
 from analyses.response_judge import Judged
 from analyses.subjects import Subject, family_mass
@@ -51,9 +52,9 @@ def detections(
     subject: Subject,
     number: int,
     trained: TrainedProbe | None,
+    profile: Curve | None,
     crossed: Transfer,
     pools: Mapping[str, int],
-    layers: Sequence[int],
     judged: Judged,
     seed: int,
 ) -> list[Detection]:
@@ -63,9 +64,9 @@ def detections(
         subject: the model.
         number: its number in ``crossed``.
         trained: its own probe; None where it did only one thing.
+        profile: AUROC by layer of that probe.
         crossed: probes of every model and of pools of them.
         pools: the training set of ``crossed`` behind every detector that is trained on several models.
-        layers: of the caches.
         judged: what the lexical-free judge says.
         seed: of the bootstrap.
     """
@@ -82,10 +83,10 @@ def detections(
     for name in keyword_lists():
         fired = np.asarray(subject.verdicts[name], dtype=bool)
         found.append(Detection(f"keywords:{name}", fired.astype(float), fired, everyone))
-    if trained is not None:
-        found.append(_own(subject, trained, layers, seed))
+    if trained is not None and profile is not None:
+        found.append(_own(subject, trained, profile))
     for name, pool in pools.items():
-        scores, chosen = crossed.scores[pool, number], [float(layers[s]) for s in crossed.sites[pool]]
+        scores, chosen = crossed.scores[pool, number], [float(subject.cache.layers[s]) for s in crossed.sites[pool]]
         if np.isfinite(scores).all():
             where = Estimate(float(np.median(chosen)), min(chosen), max(chosen), len(scores))
             found.append(Detection(name, scores, crossed.fired[pool, number], everyone, where, crossed.folds))
@@ -113,42 +114,11 @@ def _mass(subject: Subject) -> Detection:
     return Detection("family:all", mass, mass > LOG_HALF, subject.counted)
 
 
-def _own(subject: Subject, trained: TrainedProbe, layers: Sequence[int], seed: int) -> Detection:
+def _own(subject: Subject, trained: TrainedProbe, profile: Curve) -> Detection:
     rows, n = trained.sample.rows, len(subject.prompts)
     scores, fired, folds = np.zeros(n), np.zeros(n, dtype=bool), np.zeros(n, dtype=int)
     scores[rows], fired[rows], folds[rows] = trained.held_out.scores, trained.held_out.fired, trained.sample.folds.of
-    return Detection(OWN, scores, fired, subject.counted, onset(trained, layers, seed=seed), folds)
-
-
-def onset(trained: TrainedProbe, layers: Sequence[int], *, seed: int = 0, share: float = 0.9) -> Estimate:
-    """The first layer whose AUROC has come ``share`` of the way from chance to the best layer's, in resampled groups.
-
-    Args:
-        trained: a probe with its sweep.
-        layers: layer numbers of the sweep's sites.
-        seed: of the bootstrap.
-        share: 0.9 by default.
-    """
-    value, drawn = layer_profile(trained, seed=seed)
-    numbers = np.asarray(layers, dtype=float)
-    firsts = numbers[_first(drawn, share)]
-    return bootstrapped(firsts, float(numbers[_first(value[None], share)][0]), len(trained.sample.rows))
-
-
-def layer_profile(
-    trained: TrainedProbe, *, seed: int = 0
-) -> tuple[Float[ndarray, " layer"], Float[ndarray, "resample layer"]]:
-    """Held-out AUROC of every layer, and in every resample of the groups."""
-    weights = group_weights(trained.sample.groups, seed=seed)
-    held = trained.sample.refused, trained.sample.folds.of
-    value = np.array([auroc(s, held[0], None, held[1])[0] for s in trained.swept.scores])
-    drawn = np.stack([auroc(s, held[0], weights, held[1]) for s in trained.swept.scores], axis=1)
-    return value, drawn
-
-
-def _first(profiles: Float[ndarray, "row layer"], share: float) -> Int[ndarray, " row"]:
-    best = np.nanmax(profiles, axis=1, keepdims=True)
-    return np.asarray((profiles >= 0.5 + share * (best - 0.5)).argmax(1))
+    return Detection(OWN, scores, fired, subject.counted, profile.onset(), folds)
 
 
 def detector_row(subject: Subject, detection: Detection, *, seed: int = 0) -> dict[str, object]:

@@ -13,7 +13,7 @@ from interp.stats import bootstrap_difference, bootstrap_mean, group_weights
 
 DIFFERENCE = "harmful - harmless"
 UNLABELLED = "unlabelled"
-Curve = tuple[Float[ndarray, "*rest"], Float[ndarray, "*rest"], Float[ndarray, "*rest"]]
+WithInterval = tuple[Float[ndarray, "*rest"], Float[ndarray, "*rest"], Float[ndarray, "*rest"]]
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class Sample:
         groups = tuple(g for g, c in zip(self.groups, chosen, strict=True) if c)
         return replace(self, labels=self.labels[chosen], groups=groups, weights=self.weights[:, chosen])
 
-    def mean(self, values: Float[ndarray, "prompt *rest"], kind: str) -> tuple[Curve, int]:
+    def mean(self, values: Float[ndarray, "prompt *rest"], kind: str) -> tuple[WithInterval, int]:
         """The mean over one kind of prompt as (value, lo, hi), and its n."""
         chosen = self.labels == kind
         return bootstrap_mean(values[chosen], self.weights[:, chosen]), int(chosen.sum())
 
-    def difference(self, values: Float[ndarray, "prompt *rest"]) -> tuple[Curve, int]:
+    def difference(self, values: Float[ndarray, "prompt *rest"]) -> tuple[WithInterval, int]:
         """The mean over harmful minus harmless prompts as (value, lo, hi), and how many prompts there are."""
         kept = self.labelled
         return bootstrap_difference(values[kept], self.harmful[kept], self.weights[:, kept]), int(kept.sum())

@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from analyses.locators.contrast import Contrast
+from analyses.locators.curve import Curve
 from analyses.locators.firing import Firing
 from analyses.sample import Sample
-from interp.stats import Estimate, bootstrap_censored_median, max_permutation, weighted_mean, wilson
+from interp.stats import Estimate, max_permutation, wilson
 from interp.study import Claim, Control
 
 MIN_FIRED = 0.5
@@ -29,7 +31,7 @@ def rule_claim(rule: Firing, sample: Sample, *, family: str, provenance: dict[st
     fired, harmful = rule.fired_by.astype(np.float64), sample.harmful
     share = wilson(int(fired[harmful, -1].sum()), int(harmful.sum()))
     (value, lo, hi), _ = sample.difference(fired[:, -1])
-    onset = bootstrap_censored_median(rule.onset[harmful], sample.weights[:, harmful])
+    onset = rule.median_onset(Contrast.of(sample))
     controls = (
         Control("fires", share.lo > MIN_FIRED, f"on {_interval(share)} of harmful prompts", "lower bound > 50%"),
         Control(
@@ -54,9 +56,10 @@ def curve_claim(
     provenance: dict[str, Any],
 ) -> Claim:
     """The claim that a curve is higher on harmful prompts from the layer on at which it reaches half its peak."""
-    (value, lo, hi), _ = sample.difference(values)
+    curve = Curve.of_scores(locator, layers, values, Contrast.of(sample), unit="nats")
+    value, (lo, hi) = curve.values, curve.interval
     best = int(np.abs(value).argmax())
-    onset = _half_height(layers, values, sample)
+    onset = curve.onset()
     controls = (
         Control(
             "separates",
@@ -68,20 +71,6 @@ def curve_claim(
         _narrow(onset, layers[-1]),
     )
     return _claim(locator, family, onset, controls, len(sample), provenance)
-
-
-def _half_height(layers: tuple[int, ...], values: Float[ndarray, "prompt layer"], sample: Sample) -> Estimate:
-    """The first layer at which the difference reaches half of its peak, with its bootstrap interval."""
-    harmful, weights = sample.harmful, sample.weights
-    drawn = weighted_mean(values[harmful], weights[:, harmful]) - weighted_mean(values[~harmful], weights[:, ~harmful])
-    observed = values[harmful].mean(0) - values[~harmful].mean(0)
-    onsets = _first_above_half(layers, drawn[np.isfinite(drawn).all(1)])
-    lo, hi = np.quantile(onsets, [0.025, 0.975], method="nearest")
-    return Estimate(float(_first_above_half(layers, observed[None])[0]), float(lo), float(hi), len(values))
-
-
-def _first_above_half(layers: tuple[int, ...], curves: Float[ndarray, "curve layer"]) -> Any:
-    return np.asarray(layers)[(curves >= curves.max(1, keepdims=True) / 2).argmax(1)]
 
 
 def _permutation(values: Float[ndarray, "prompt layer"], sample: Sample) -> Control:

@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from analyses import sensitivity_figures as figures
-from analyses.detectors import ALL_MODELS, LEFT_OUT, Detection, detections, detector_table, layer_profile
+from analyses.detectors import ALL_MODELS, LEFT_OUT, Detection, detections, detector_table
+from analyses.locators.curve import Curve
+from analyses.locators.probe_onset import probe_onset
 from analyses.response_judge import Judged
 from analyses.sensitivity_tables import (
     baseline_table,
@@ -56,7 +58,7 @@ class Findings:
         pools: the names of the training sets of ``crossed`` past the single models.
         detections: by subject.
         judged: what the lexical-free judge says.
-        profiles: by model name, AUROC by layer of its probe with resamples.
+        profiles: by model name, AUROC by layer of its probe.
     """
 
     subjects: tuple[Subject, ...]
@@ -65,7 +67,7 @@ class Findings:
     pools: tuple[str, ...]
     detections: tuple[tuple[Detection, ...], ...]
     judged: Judged
-    profiles: dict[str, tuple[np.ndarray, np.ndarray]]
+    profiles: dict[str, Curve]
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -170,13 +172,13 @@ def _find(
             )
     notify("Testing every probe on every model.")
     crossed, pools = _cross(subjects, [s.name in probes for s in subjects], seed)
+    profiles = {name: probe_onset(trained, subjects[0].cache.layers, seed=seed) for name, trained in probes.items()}
     found = []
     for i, subject in enumerate(subjects):
-        own = probes.get(subject.name)
+        own, profile = probes.get(subject.name), profiles.get(subject.name)
         named = {LEFT_OUT: _left_out(subject, own is not None), ALL_MODELS: ALL}
         places = {detector: len(subjects) + pools.index(pool) for detector, pool in named.items()}
-        found.append(tuple(detections(subject, i, own, crossed, places, subject.cache.layers, judged, seed)))
-    profiles = {name: layer_profile(trained, seed=seed) for name, trained in probes.items()}
+        found.append(tuple(detections(subject, i, own, profile, crossed, places, judged, seed)))
     return Findings(subjects, probes, crossed, pools, tuple(found), judged, profiles)
 
 

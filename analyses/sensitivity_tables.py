@@ -9,8 +9,11 @@ import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
+from analyses.locators.contrast import Contrast
+from analyses.locators.curve import Curve
 from analyses.response_judge import NAME as JUDGE
 from analyses.response_judge import Judged
+from analyses.sample import Sample
 from analyses.subjects import Subject
 from interp.judges import judged_families
 from interp.judges.agreement import agreement_table, recall_by_family
@@ -18,7 +21,7 @@ from interp.judges.keyword import keyword_lists
 from interp.judges.verdicts import FAMILY_JUDGE
 from interp.metrics import auroc, bootstrapped
 from interp.prompts.families import family_names
-from interp.stats import LEVEL, Estimate, bootstrap_mean, group_weights
+from interp.stats import Estimate, bootstrap_mean, group_weights
 from probes.train import TrainedProbe
 
 if TYPE_CHECKING:
@@ -106,32 +109,18 @@ def transfer_table(found: "Findings", *, seed: int = 0) -> pd.DataFrame:
 
 def profile_table(found: "Findings", *, seed: int = 0) -> pd.DataFrame:
     """AUROC by layer of every model's probe and of the first-token lens, in the columns of a layer table."""
-    rows = []
+    parts = []
     for subject in found.subjects:
         if subject.name in found.profiles:
-            rows += _profile(found, subject, PROBE, *found.profiles[subject.name])
-            rows += _profile(found, subject, LENS, *_lens_profile(subject, seed))
-    return pd.DataFrame(rows)
+            curves = found.profiles[subject.name], _lens_profile(found, subject, seed)
+            parts += [c.table(family=subject.family, position="t_post").assign(group=subject.name) for c in curves]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _profile(
-    found: "Findings", subject: Subject, locator: str, value: Float[ndarray, " layer"], drawn: ndarray
-) -> list[dict[str, object]]:
-    tail = 100 * (1 - LEVEL) / 2
-    lo, hi = np.nanpercentile(drawn, [tail, 100 - tail], axis=0)
-    known = {"locator": locator, "family": subject.family, "position": "t_post", "group": subject.name}
-    return [
-        {**known, "layer": layer, "value": value[i], "lo": lo[i], "hi": hi[i], "n": int(subject.counted.sum())}
-        for i, layer in enumerate(found.layers)
-    ]
-
-
-def _lens_profile(subject: Subject, seed: int) -> tuple[Float[ndarray, " layer"], Float[ndarray, "resample layer"]]:
-    kept = subject.counted
-    readings, target = subject.readings["opening_logodds"][kept], subject.refused[kept]
-    weights = group_weights(subject.groups, seed=seed)[:, kept]
-    value = np.array([auroc(column, target)[0] for column in readings.T])
-    return value, np.stack([auroc(column, target, weights) for column in readings.T], axis=1)
+def _lens_profile(found: "Findings", subject: Subject, seed: int) -> Curve:
+    sample = Sample.of(subject.prompts, seed=seed)
+    contrast = Contrast.between(sample, subject.refused, among=subject.counted)
+    return Curve.of_auroc(LENS, found.layers, subject.readings["opening_logodds"], contrast)
 
 
 def profile_correlations(found: "Findings") -> pd.DataFrame:
@@ -142,10 +131,9 @@ def profile_correlations(found: "Findings") -> pd.DataFrame:
     """
     rows = []
     for first, second in combinations(found.profiles, 2):
-        (a, drawn_a), (b, drawn_b) = found.profiles[first], found.profiles[second]
-        resamples = min(len(drawn_a), len(drawn_b))
-        drawn = _spearman(drawn_a[:resamples, 1:], drawn_b[:resamples, 1:])
-        value = float(_spearman(a[None, 1:], b[None, 1:])[0])
+        a, b = found.profiles[first], found.profiles[second]
+        drawn = _spearman(a.drawn[:, 1:], b.drawn[:, 1:])
+        value = float(_spearman(a.values[None, 1:], b.values[None, 1:])[0])
         estimate = bootstrapped(drawn, value, len(found.layers) - 1)
         rows.append(
             {"first": first, "second": second, "rho": value, "lo": estimate.lo, "hi": estimate.hi, "n": estimate.n}

@@ -3,6 +3,7 @@
 Resampling is by group (the two prompts of a twin stay together), with a seed, in float64.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -76,7 +77,7 @@ def bootstrap_mean(
         mean, lo and hi, each of shape (...).
     """
     values = np.asarray(values, dtype=np.float64)
-    return (np.asarray(values.mean(0)), *_percentiles(weighted_mean(values, weights), level))
+    return (np.asarray(values.mean(0)), *percentile_interval(weighted_mean(values, weights), level))
 
 
 def bootstrap_difference(
@@ -92,7 +93,7 @@ def bootstrap_difference(
     values = np.asarray(values, dtype=np.float64)
     value = np.asarray(values[first].mean(0) - values[~first].mean(0))
     drawn = weighted_mean(values[first], weights[:, first]) - weighted_mean(values[~first], weights[:, ~first])
-    return (value, *_percentiles(drawn, level))
+    return (value, *percentile_interval(drawn, level))
 
 
 def weighted_mean(
@@ -148,12 +149,55 @@ def _max_difference(values: Float[ndarray, "prompt layer"], first: Bool[ndarray,
     return float(np.abs(values[first].mean(0) - values[~first].mean(0)).max())
 
 
-def _percentiles(
-    drawn: Float[ndarray, "resample *rest"], level: float
+def percentile_interval(
+    drawn: Float[ndarray, "resample *rest"], level: float = LEVEL
 ) -> tuple[Float[ndarray, "*rest"], Float[ndarray, "*rest"]]:
+    """The percentile interval of every number by its resamples; NaN resamples are left out, NaN where all are."""
     tail = 100 * (1 - level) / 2
-    lo, hi = np.nanpercentile(drawn, [tail, 100 - tail], axis=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
+        lo, hi = np.nanpercentile(drawn, [tail, 100 - tail], axis=0)
     return np.asarray(lo), np.asarray(hi)
+
+
+def simultaneous_interval(
+    value: Float[ndarray, " layer"], drawn: Float[ndarray, "resample layer"], level: float = LEVEL
+) -> tuple[Float[ndarray, " layer"], Float[ndarray, " layer"]]:
+    """Intervals that hold at all layers at once, for a layer chosen by looking (a sup-t band).
+
+    Args:
+        value: the curve.
+        drawn: its resamples; those with a NaN are left out, layers that are NaN throughout too.
+        level: how often the true curve lies inside at every layer.
+
+    Returns:
+        value -/+ c standard deviations of its resamples, where c is the ``level`` quantile over resamples of the
+        largest distance from ``value`` in standard deviations. Symmetric, so an end may lie outside the range of the
+        measure; NaN with no resample.
+    """
+    some = ~np.isnan(drawn).all(0) & ~np.isnan(value)
+    kept = drawn[:, some]
+    kept = kept[~np.isnan(kept).any(1)]
+    lo, hi = np.full_like(value, np.nan), np.full_like(value, np.nan)
+    if kept.size:
+        spread = kept.std(0)
+        distance = np.abs(kept - value[some]) / np.where(spread > 0, spread, np.inf)
+        reach = float(np.quantile(distance.max(1), level))
+        lo[some], hi[some] = value[some] - reach * spread, value[some] + reach * spread
+    return lo, hi
+
+
+def layer_interval(drawn: Float[ndarray, " resample"], level: float = LEVEL) -> tuple[float, float]:
+    """The percentile interval of layer numbers, which are never averaged.
+
+    inf is "never" and later than every layer; NaN resamples are left out, and with none left both ends are NaN.
+    """
+    kept = np.sort(drawn[~np.isnan(drawn)])
+    if not len(kept):
+        return float("nan"), float("nan")
+    tail = (1 - level) / 2
+    lo, hi = (float(np.quantile(kept, q, method="nearest")) for q in (tail, 1 - tail))
+    return lo, hi
 
 
 def censored_median(layers: Float[ndarray, " prompt"]) -> float:
@@ -170,9 +214,5 @@ def bootstrap_censored_median(
     totals = cumulative[:, -1]
     drawn_any = totals > 0
     place = (cumulative[drawn_any] > totals[drawn_any, None] / 2).argmax(1)
-    drawn = np.sort(layers[order][place])
-    if not len(drawn):
-        return Estimate(censored_median(layers), float("nan"), float("nan"), len(layers))
-    tail = (1 - level) / 2
-    lo, hi = (float(np.quantile(drawn, q, method="nearest")) for q in (tail, 1 - tail))
+    lo, hi = layer_interval(layers[order][place], level)
     return Estimate(censored_median(layers), lo, hi, len(layers))

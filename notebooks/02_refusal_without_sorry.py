@@ -83,12 +83,10 @@ trained.claim.verdict
 # ## Where along the layers?
 
 # %%
-from analyses.detectors import layer_profile, onset
+from analyses.locators.probe_onset import probe_onset
 from interp import figures
 
-layers = subject.cache.layers
-value, drawn = layer_profile(trained)
-lo, hi = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
-profile = pd.DataFrame({"layer": layers, "value": value, "lo": lo, "hi": hi, "n": len(prompts), "group": subject.name})
-print(onset(trained, layers))
+curve = probe_onset(trained, subject.cache.layers)
+print(curve.onset())
+profile = curve.table(family=subject.family, position="t_post").assign(group=subject.name)
 figures.profiles(profile, unit="AUROC of refused against complied")

@@ -6,7 +6,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from analyses.locators.contrast import Contrast
+from analyses.locators.curve import Curve
 from interp.errors import UsageError
+from interp.stats import Estimate, bootstrap_censored_median
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,16 @@ class Firing:
     def fired_by(self) -> Bool[ndarray, "prompt layer"]:
         """Whether the rule has fired at this layer or below."""
         return np.logical_or.accumulate(self.fires, axis=1)
+
+    def curve(self, contrast: Contrast) -> Curve:
+        """The share of prompts fired by each layer, first kind minus the other, with each kind's own; null 0."""
+        fired = self.fired_by.astype(np.float64)
+        return Curve.of_scores(self.locator, self.layers, fired, contrast, unit="share of prompts fired by this layer")
+
+    def median_onset(self, contrast: Contrast) -> Estimate:
+        """The median first layer over prompts of the first kind, with its interval; inf when half never fire."""
+        first = contrast.first
+        return bootstrap_censored_median(self.onset[contrast.kept][first], contrast.weights[:, first])
 
 
 def require_consecutive(layers: tuple[int, ...], locator: str) -> None:
