@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.causal.edits import Ablation, Addition, Edit, Patch, SubspacePatch
+from interp.causal.edits import Edit, Patch, SubspacePatch
 from interp.errors import ModelError, UsageError
 from interp.models.adapter import Adapter
 from interp.models.anatomy import Site, first_tensor, output_tensor
@@ -167,9 +167,10 @@ def _check(adapter: Adapter, edits: Sequence[Edit], texts: Sequence[Sequence[int
         beyond = [layer for layer in edit.at_layers(adapter.n_layers) if not 0 <= layer <= adapter.n_layers]
         if beyond:
             raise UsageError(f"{name}: layers {beyond} do not exist; this model has 0 to {adapter.n_layers}.")
-        width = _width(edit)
-        if width != adapter.d_model:
-            raise UsageError(f"{name}: made for states of width {width}, but the model's are {adapter.d_model} wide.")
+        if edit.width != adapter.d_model:
+            raise UsageError(
+                f"{name}: made for states of width {edit.width}, but the model's are {adapter.d_model} wide."
+            )
         if edit.at is not None:
             _check_texts(edit, name, texts)
         if isinstance(edit, Patch | SubspacePatch) and len(edit.values) != len(texts):
@@ -189,12 +190,6 @@ def _check_texts(edit: Edit, name: str, texts: Sequence[Sequence[int]]) -> None:
     for this, following in pairwise(ordered):
         if following[: len(this)] == this:
             raise UsageError(f"{name}: one prompt begins with all of another, {list(this)}; its end is not known.")
-
-
-def _width(edit: Edit) -> int:
-    if isinstance(edit, Ablation):
-        return len(edit.direction)
-    return len(edit.vector) if isinstance(edit, Addition) else edit.values.shape[-1]
 
 
 def _check_all_acted(adapter: Adapter, edits: Sequence[Edit], writers: Sequence[_Writer]) -> None:

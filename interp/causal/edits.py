@@ -5,7 +5,7 @@ counted from the end of the prompt, so -1 is t_post; None means every token, tho
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,35 @@ from interp.errors import UsageError
 
 Places = tuple[int, ...]
 PlaceStates = Float[Tensor, "row place d_model"]
+
+
+@runtime_checkable
+class Edit(Protocol):
+    """Anything that can be written into a forward pass.
+
+    Attributes:
+        at: places from the end of the prompt; None for every token.
+        width: d_model of the states it was made for.
+    """
+
+    @property
+    def at(self) -> Places | None: ...  # noqa: D102
+
+    @property
+    def width(self) -> int: ...  # noqa: D102
+
+    def at_layers(self, n_layers: int) -> tuple[int, ...]:
+        """The layers it acts at in a model of ``n_layers`` blocks."""
+        ...
+
+    def applied(self, states: PlaceStates, rows: Int[Tensor, " row"]) -> PlaceStates:
+        """The states as they are to be, in their dtype.
+
+        Args:
+            states: those at its places, or at all tokens.
+            rows: which prompt each of them belongs to; without places they are numbered as they come.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +72,11 @@ class Ablation:
         _check_numbers(self, self.direction)
         if not self.direction.norm() > 0:
             raise UsageError("Ablation: a direction of length 0 points nowhere; give another.")
+
+    @property
+    def width(self) -> int:
+        """d_model of the states it was made for."""
+        return self.direction.shape[-1]
 
     def at_layers(self, n_layers: int) -> tuple[int, ...]:
         """The layers it acts at in a model of ``n_layers`` blocks."""
@@ -79,6 +113,11 @@ class Addition:
         _check_places(self)
         _check_numbers(self, self.vector)
 
+    @property
+    def width(self) -> int:
+        """d_model of the states it was made for."""
+        return self.vector.shape[-1]
+
     def at_layers(self, n_layers: int) -> tuple[int, ...]:  # noqa: ARG002
         """The one layer it acts at."""
         return (self.layer,)
@@ -109,6 +148,11 @@ class Patch:
     def __post_init__(self) -> None:
         _check_places(self)
         _check_values(self)
+
+    @property
+    def width(self) -> int:
+        """d_model of the states it was made for."""
+        return self.values.shape[-1]
 
     def at_layers(self, n_layers: int) -> tuple[int, ...]:  # noqa: ARG002
         """The one layer it acts at."""
@@ -152,6 +196,11 @@ class SubspacePatch:
         if rank < len(self.basis) or not len(self.basis):
             raise UsageError(f"SubspacePatch: {len(self.basis)} vectors of rank {rank}; give independent ones.")
 
+    @property
+    def width(self) -> int:
+        """d_model of the states it was made for."""
+        return self.values.shape[-1]
+
     def at_layers(self, n_layers: int) -> tuple[int, ...]:  # noqa: ARG002
         """The one layer it acts at."""
         return (self.layer,)
@@ -163,10 +212,6 @@ class SubspacePatch:
         change = self.values[rows.to(self.values.device)].to(wide) - wide
         inside = (change @ basis.T) @ basis
         return _as(states, wide + (change - inside if self.complement else inside))
-
-
-Edit = Ablation | Addition | Patch | SubspacePatch
-"""Anything that can be written into a forward pass."""
 
 
 def displacement(edit: Edit, states: PlaceStates) -> Float[Tensor, "row place"]:
