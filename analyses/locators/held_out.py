@@ -1,69 +1,101 @@
-"""Scores along directions that were fitted without the groups they score."""
+"""Separation along directions that were fitted without the groups they are tested on."""
 
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
 from analyses.locators.contrast import Contrast
+from analyses.locators.curve import Curve, Kind
 from interp.axes import States
 from interp.errors import UsageError
+from interp.stats import percentile_interval
 
-Fit = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Fits (site, d, column) directions to states, targets and weights, as those of `probes.linear` do."""
+Products = Callable[[Tensor, ndarray, ndarray], ndarray]
+"""(row, trained) inner products of all states with those a direction is fitted to, in a metric fitted to the latter;
+takes the (row, d) centred states of a layer, which rows are trained on, and which are of the first kind."""
 
 
-def held_out_scores(states: States, contrast: Contrast, fit: Fit, *, splits: int) -> Float[ndarray, "prompt layer"]:
-    """Projections on directions fitted to the other half of the groups, in units of the spread within kinds.
+def held_out_curve(
+    locator: str,
+    states: States,
+    layers: tuple[int, ...],
+    contrast: Contrast,
+    products: Products,
+    *,
+    splits: int,
+    unit: str,
+) -> Curve:
+    """Cohen's d along the difference of means of the other half of the groups.
 
-    Groups are halved at random, as evenly over the kinds as they allow, and each half is scored by the other's
-    direction. A score is 0 midway between the two means it was fitted to and 1 where it is one pooled standard
-    deviation (of the half that is scored) further towards the first kind; scores of several splits are averaged. So
-    the mean of the first kind minus that of the other is a held-out Cohen's d.
+    Groups are halved at random, as evenly over the kinds as they allow; each half is projected on the other's
+    direction, the gap between its means is divided by its pooled standard deviation within kinds, and both halves of
+    all splits are averaged. In every resample the means, and so the directions, are fitted again: the two halves test
+    the same pair of directions on each other, and with directions held fixed an interval would take them for
+    independent. A direction enters by its inner products alone, so a resample costs one product of small matrices.
 
     Args:
+        locator: name of the curve.
         states: residual states of every prompt.
+        layers: their layer numbers.
         contrast: the two kinds; its seed draws the halves.
-        fit: how directions are found, in float64.
+        products: the metric in which directions are differences of means; it is fitted once, not in every resample.
         splits: how many halvings.
+        unit: of the curve.
 
     Returns:
-        NaN for prompts outside the contrast, and where the scored half does not vary within kinds yet differs between
-        them; 0 where states do not differ at all.
+        A curve with null 0; each kind alone is 0 midway between the means fitted. 0 where states do not differ, NaN
+        where they differ between the kinds and not within.
 
     Raises:
         UsageError: when a kind has prompts of one group only.
+        NonFinite: for a state that is NaN or infinite.
     """
     halves = _halves(contrast, splits)
-    first = torch.from_numpy(contrast.first)
-    target, scored = first.double()[None, :, None], torch.from_numpy(np.concatenate([halves, ~halves])).T
-    found = np.full((len(contrast.kept), states.shape[1]), np.nan)
+    weights = np.concatenate([np.ones((1, len(contrast))), contrast.weights])
+    found = np.empty((2, len(weights), states.shape[1]))
     for i, layer in enumerate(contrast.by_layer(states)):
-        directions, _ = fit(layer[None], target, (~scored).double()[None])
-        along = layer @ directions[0]
-        middle = (_means(along, ~scored & first[:, None]) + _means(along, ~scored & ~first[:, None])) / 2
-        found[contrast.kept, i] = _standardised(along - middle, scored, first).numpy()
-    return found
+        tested = [
+            _tested(products(layer, trained, contrast.first), weights, contrast.first, trained)
+            for trained in (*halves, *~halves)
+        ]
+        found[:, :, i] = np.mean(tested, axis=0)
+    kinds = tuple(
+        Kind(name, one[0], *percentile_interval(one[1:]), int(those.sum()))
+        for name, one, those in zip(contrast.names, found, (contrast.first, ~contrast.first), strict=True)
+    )
+    gap = found[0] - found[1]
+    return Curve(locator, layers, gap[0], gap[1:], unit, len(contrast), contrast.name, kinds=kinds)
 
 
-def _standardised(along: Float[Tensor, "row column"], scored: Tensor, first: Tensor) -> Float[Tensor, " row"]:
-    """Every row's mean over the columns that score it, each divided by its spread within kinds."""
-    squares = torch.zeros(along.shape[1], dtype=along.dtype)
-    for kind in (first, ~first):
-        those = scored & kind[:, None]
-        squares += ((along - _means(along, those)).square() * those).sum(0)
-    spread = (squares / scored.sum(0)).sqrt()
-    scores = torch.where((spread == 0) & (along == 0), 0.0, along / spread)
-    # Infinite where kinds differ without any spread of their own: no number of spreads.
-    scores = torch.where(scores.isinf(), torch.nan, scores)
-    return torch.where(scored, scores, 0.0).sum(1) / scored.sum(1)
+def _tested(
+    products: Float[ndarray, "row trained"],
+    weights: Float[ndarray, "resample row"],
+    first: Bool[ndarray, " row"],
+    trained: Bool[ndarray, " row"],
+) -> Float[ndarray, "2 resample"]:
+    """The mean of each kind among rows not trained on, from midway between the means trained on, in spreads."""
+    yes, no = _shares(weights, trained & first), _shares(weights, trained & ~first)
+    along = (yes - no)[:, trained] @ products.T
+    middle = (along * (yes + no)).sum(1) / 2
+    held = weights * ~trained
+    means = [(along * _shares(weights, ~trained & kind)).sum(1) for kind in (first, ~first)]
+    away = along - np.where(first, means[0][:, None], means[1][:, None])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.sqrt((held * away**2).sum(1) / held.sum(1))
+        found = (np.stack(means) - middle) / spread
+    # Without any spread a gap is infinitely many of them, and no gap is none.
+    found = np.where(np.isinf(found), np.nan, found)
+    return np.where((along == 0).all(1), 0.0, found)
 
 
-def _means(along: Float[Tensor, "row column"], those: Tensor) -> Float[Tensor, " column"]:
-    return (along * those).sum(0) / those.sum(0)
+def _shares(weights: Float[ndarray, "resample row"], those: Bool[ndarray, " row"]) -> Float[ndarray, "resample row"]:
+    """Weights of some rows as shares of one; NaN in a resample that draws none of them."""
+    drawn = weights * those
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(drawn / drawn.sum(1, keepdims=True))
 
 
 def _halves(contrast: Contrast, splits: int) -> Bool[ndarray, "split row"]:

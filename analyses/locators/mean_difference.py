@@ -6,8 +6,8 @@ most, after three filters (`select`). The curve here is how well r_l separates p
 along it, the gap between the held-out means in pooled standard deviations within kinds, averaged over random halves
 of the groups.
 
-Range: any real number; 0 where nothing separates, 2 where the kinds overlap by a third, and, unlike an AUROC, no
-ceiling at which early and late layers look alike. Slightly below 0 by chance as often as above.
+Range: any real number; 0 where nothing separates, and then below it by chance as often as above; unlike an AUROC it
+has no ceiling at which early and late layers look alike.
 
 Where it fails: prompts that differ in length, form or topic separate from the first layers on, and a mean difference
 takes that for refusal; one direction misses what is spread over several; and what separates need not be used.
@@ -17,22 +17,22 @@ groups are split in halves and nothing is filtered. Means are in float64, as the
 input of block k, counted from 0, which is layer k here.
 """
 
-from collections.abc import Callable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numpy import ndarray
 from torch import Tensor
 
 from analyses.locators.contrast import Contrast
 from analyses.locators.curve import Curve
-from analyses.locators.held_out import held_out_scores
+from analyses.locators.held_out import held_out_curve
 from interp.axes import States
 from interp.errors import UsageError
-from probes.linear import fit_mean_difference
 
 SPLITS = 5
 NEEDED = ("layer", "position", "ablated_refusal", "kl", "steering")
@@ -48,15 +48,22 @@ def mean_difference(states: States, layers: tuple[int, ...], contrast: Contrast,
         splits: random halvings of the groups, which are averaged.
 
     Returns:
-        A curve with null 0, and the mean score of each kind alone, 0 midway between the means fitted. Resamples draw
-        groups again without fitting again.
+        A curve with null 0, and the mean of each kind alone, 0 midway between the means fitted; resamples fit again.
 
     Raises:
         UsageError: when a kind has prompts of one group only.
         NonFinite: for a state that is NaN or infinite.
     """
-    scores = held_out_scores(states, contrast, fit_mean_difference, splits=splits)
-    return Curve.of_scores("mean_difference", layers, scores, contrast, unit="held-out Cohen's d")
+    unit = "held-out Cohen's d"
+    return held_out_curve("mean_difference", states, layers, contrast, _products, splits=splits, unit=unit)
+
+
+def _products(
+    layer: Float[Tensor, "row d_model"],
+    trained: Bool[ndarray, " row"],
+    first: Bool[ndarray, " row"],  # noqa: ARG001 - a plain inner product needs no kinds
+) -> Float[ndarray, "row trained"]:
+    return (layer @ layer[torch.from_numpy(trained)].T).numpy()
 
 
 def directions(states: States, contrast: Contrast) -> Float[Tensor, "layer d_model"]:
@@ -113,23 +120,24 @@ def select(
     missing = [c for c in NEEDED if c not in candidates]
     if missing:
         raise UsageError(f"the table of candidates lacks {', '.join(missing)}; it needs {', '.join(NEEDED)}.")
-    blocks = int(candidates["layer"].max()) if blocks is None and len(candidates) else blocks or 0
-    top = int(depth * blocks)
-    rules: tuple[Callable[[Any], str], ...] = (
-        lambda row: "".join(f"{c} is NaN; " for c in NEEDED[2:] if np.isnan(row[c])),
-        lambda row: (
-            f"layer {row['layer']} is not below {top}, {depth:.0%} of {blocks} blocks; " if row["layer"] >= top else ""
-        ),
-        lambda row: f"KL {row['kl']:.3g} is above {max_kl}; " if row["kl"] > max_kl else "",
-        lambda row: (
-            f"steering {row['steering']:.3g} is below {min_steering}; " if row["steering"] < min_steering else ""
-        ),
-    )
-    reasons = pd.Series(
-        ["".join(rule(row) for rule in rules).removesuffix("; ") for _, row in candidates.iterrows()],
-        index=candidates.index,
-        dtype=object,
-    )
+    if blocks is None:
+        blocks = int(candidates["layer"].max()) if len(candidates) else 0
+    rows = candidates.to_dict("records")
+    reasons = np.array([_reason(row, depth, blocks, max_kl, min_steering) for row in rows], dtype=str)
     passed = candidates[reasons == ""]
-    chosen = None if passed.empty else passed.loc[passed["ablated_refusal"].idxmin()].to_dict()
-    return Selection(chosen, candidates[reasons != ""].assign(reason=reasons[reasons != ""]))
+    chosen = passed.sort_values("ablated_refusal", kind="stable").head(1).to_dict("records")
+    dropped = candidates[reasons != ""].assign(reason=reasons[reasons != ""])
+    return Selection({str(k): v for k, v in chosen[0].items()} if chosen else None, dropped)
+
+
+def _reason(row: Mapping[Hashable, Any], depth: float, blocks: int, max_kl: float, min_steering: float) -> str:
+    """Every filter that a candidate fails, in words; empty when it passes."""
+    top = int(depth * blocks)
+    failed = [f"{c} is NaN" for c in NEEDED[2:] if np.isnan(row[c])]
+    if row["layer"] >= top:
+        failed.append(f"layer {row['layer']} is not below {top}, {depth:.0%} of {blocks} blocks")
+    if row["kl"] > max_kl:
+        failed.append(f"KL {row['kl']:.3g} is above {max_kl}")
+    if row["steering"] < min_steering:
+        failed.append(f"steering {row['steering']:.3g} is below {min_steering}")
+    return "; ".join(failed)

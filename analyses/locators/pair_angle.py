@@ -7,12 +7,13 @@ where the angles arccos(mean cosine) of the two part, |angle N-N - angle N-M|.
 Here: gap_l = mean angle over N-M pairs - mean angle over N-N pairs, in degrees, in [-180, 180]; 0 where a harmful
 prompt is as far from a harmless one as another harmless one is. The angle of a zero vector with anything is 90.
 
-Where it fails: raw cosines at the last token are 0.83 to 1.00 for unrelated harmless prompts, for what all states share
-makes up most of their norm; raw angles measure how kinds lie to that, and a harmful kind that lies further out the same
-way gives a negative gap. Taking the mean of the harmless states off (``about="harmless"``) takes the floor to 90 degrees
-and the signal with it: a harmless state is then as often on one side as on the other, so its angle with *anything* is 90
-on average. ``about="middle"`` measures angles about the point midway between the two means, where harmless states lie
-on one side and harmful ones on the other; use that one. All see any difference of topic or form as well as refusal.
+Where it fails: raw cosines at the last token are 0.83 to 1.00 for unrelated harmless prompts, for what all states
+share makes up most of their norm; raw angles measure how kinds lie to that, and a harmful kind that lies further out
+the same way gives a negative gap. Taking the mean of the harmless states off (``about="harmless"``) takes the floor to
+90 degrees and the signal with it: a harmless state is then as often on one side as on the other, so its angle with
+*anything* is 90 on average. ``about="middle"`` measures angles about the point midway between the two means, where
+harmless states lie on one side and harmful ones on the other; use that one. All see any difference of topic or form as
+well as refusal.
 
 Departures: mean of angles, not angle of the mean; signed, since a magnitude has no null; no pair is of one group, for
 twins share what they are about; pairs are the same in every resample, weighted by how often both their groups are
@@ -34,6 +35,8 @@ from interp.errors import UsageError
 from interp.stats import bootstrap_mean, weighted_mean
 
 PAIRS = 500
+ROUNDING = 1e-9
+"""Degrees by which means of equal angles differ."""
 About = Literal["origin", "harmless", "middle"]
 
 
@@ -78,8 +81,9 @@ def pair_angle(
         for name, a, w in zip((f"{other} - {other}", f"{other} - {first}"), angles, weights, strict=True)
     )
     name = "pair_angle" if about == "origin" else f"pair_angle_{about}"
-    gap = angles[1].mean(0) - angles[0].mean(0)
-    return Curve(name, layers, gap, far - near, "degrees", len(contrast), contrast.name, kinds=kinds)
+    gaps = np.concatenate([(angles[1].mean(0) - angles[0].mean(0))[None], far - near])
+    gaps[np.abs(gaps) < ROUNDING] = 0.0
+    return Curve(name, layers, gaps[0], gaps[1:], "degrees", len(contrast), contrast.name, kinds=kinds)
 
 
 def _vectors(

@@ -18,16 +18,17 @@ from torch import Tensor
 
 from analyses.locators.contrast import Contrast
 from analyses.locators.curve import Curve
-from analyses.locators.held_out import held_out_scores
-from analyses.locators.mean_difference import SPLITS
+from analyses.locators.held_out import held_out_curve
 from interp.axes import States
 from interp.errors import UsageError
 from interp.stats import shuffled_labels
-from probes.linear import fit_discriminant, fit_mean_difference
+from probes.linear import ledoit_wolf
 
-SHUFFLES = 20
-MARGIN_SPLITS = 2
-"""Discriminants take a covariance per layer and half, so fewer halvings are averaged."""
+SLICES = 16
+SHUFFLES = 2
+"""Of every slice; enough, for all slices together are averaged."""
+SPLITS = 2
+"""Discriminants take a covariance per layer and half, so fewer halvings are averaged than of mean differences."""
 
 
 def mmd(states: States, layers: tuple[int, ...], contrast: Contrast) -> Curve:
@@ -69,57 +70,52 @@ def mmd(states: States, layers: tuple[int, ...], contrast: Contrast) -> Curve:
     return Curve("mmd", layers, values[0], values[1:], "MMD^2", len(contrast), contrast.name)
 
 
-def wasserstein(
-    states: States,
-    layers: tuple[int, ...],
-    contrast: Contrast,
-    *,
-    splits: int = SPLITS,
-    shuffles: int = SHUFFLES,
-) -> Curve:
-    """The Wasserstein-1 distance along held-out differences of means, beyond that of shuffled labels.
+def wasserstein(states: States, layers: tuple[int, ...], contrast: Contrast, *, slices: int = SLICES) -> Curve:
+    """The sliced Wasserstein-1 distance beyond that of shuffled labels, in standard deviations within kinds.
 
-    W1 = integral |F(t) - G(t)| dt over the distribution functions of the two kinds, of scores in pooled standard
-    deviations within kinds (see `held_out_scores`). It is Cohen's d where the kinds differ by a shift, and above that
-    where they also differ in shape. Two samples of one distribution are some way apart, so the mean distance over
-    shuffled labels is taken off, in every resample that of the same shuffles on the same draws.
+    W1 = integral |F(t) - G(t)| dt over the distribution functions of the two kinds along random directions, the same
+    at every layer, each divided by the pooled standard deviation within kinds along it, and averaged. Two samples of
+    one distribution are some way apart too, so the mean distance of shuffled labels (within twins where there are
+    any) is taken off; in every resample that of the same shuffles and draws.
 
-    Departure: RCS averages over random directions of the state space, among which a difference along one direction is
-    shrunk by the square root of their number; here the direction is fitted to the other groups.
+    Where it fails: a difference along one direction of many is shrunk by about the square root of their number.
 
-    Range: from slightly below 0; no upper end.
+    Range: from slightly below 0; no upper end. 0 where states do not differ.
 
     Args:
         states: residual states at any position.
         layers: their layer numbers.
-        contrast: the two kinds, each of at least two groups; its seed shuffles too.
-        splits: random halvings of the groups.
-        shuffles: of the labels.
+        contrast: the two kinds; its seed draws directions and shuffles.
+        slices: how many directions; each has shuffles of its own.
 
     Returns:
-        A curve with null 0.
+        A curve with null 0. Resamples keep directions, shuffles and spreads.
 
     Raises:
-        UsageError: when a kind has prompts of one group only.
         NonFinite: for a state that is NaN or infinite.
     """
-    scores = held_out_scores(states, contrast, fit_mean_difference, splits=splits)[contrast.kept]
     rng = np.random.default_rng(contrast.seed)
-    labels = [shuffled_labels(contrast.first, contrast.codes, rng) for _ in range(shuffles)]
+    directions = torch.from_numpy(rng.normal(size=(states.shape[-1], slices)))
+    labels = np.stack(
+        [[shuffled_labels(contrast.first, contrast.codes, rng) for _ in range(SHUFFLES)] for _ in range(slices)]
+    )
     weights = np.concatenate([np.ones((1, len(contrast))), contrast.weights])
-    distance = _distances(scores, contrast.first, weights)
-    chance = np.mean([_distances(scores, shuffled, weights) for shuffled in labels], axis=0)
-    beyond = distance - chance
+    real, shuffled = _contrasts(weights, contrast.first), [[_contrasts(weights, s) for s in one] for one in labels]
+    found = np.zeros((len(weights), states.shape[1]))
+    for i, layer in enumerate(contrast.by_layer(states)):
+        for column, chance in zip(_standardised(layer @ directions, contrast.first).T, shuffled, strict=True):
+            beyond = _distances(column, real) - np.mean([_distances(column, c) for c in chance], axis=0)
+            found[:, i] += beyond / slices
     unit = "standard deviations beyond shuffled labels"
-    return Curve("wasserstein", layers, beyond[0], beyond[1:], unit, len(contrast), contrast.name)
+    return Curve("wasserstein", layers, found[0], found[1:], unit, len(contrast), contrast.name)
 
 
-def linear_margin(states: States, layers: tuple[int, ...], contrast: Contrast, *, splits: int = MARGIN_SPLITS) -> Curve:
+def linear_margin(states: States, layers: tuple[int, ...], contrast: Contrast, *, splits: int = SPLITS) -> Curve:
     """The gap between the kinds along a linear discriminant fitted to the other groups.
 
-    Discriminants are those of `probes.linear.fit_discriminant`, shrunk after Ledoit and Wolf; the gap is that of the
-    held-out means in pooled standard deviations within kinds, the d' of the discriminant. RCS takes 2 / |w| of an SVM
-    on the prompts it was fitted to.
+    The direction is C^-1 (m1 - m0) with C the covariance within kinds, shrunk after Ledoit and Wolf, as in
+    `probes.linear.fit_discriminant`; the gap is that of the held-out means in pooled standard deviations within kinds,
+    the d' of the discriminant. RCS takes 2 / |w| of an SVM on the prompts it was fitted to.
 
     Range: any real number, 0 where nothing separates; at most the Mahalanobis distance of the kinds.
 
@@ -130,14 +126,32 @@ def linear_margin(states: States, layers: tuple[int, ...], contrast: Contrast, *
         splits: random halvings of the groups.
 
     Returns:
-        A curve with null 0, and the mean score of each kind alone.
+        A curve with null 0, and the mean of each kind alone. Resamples fit the means again, not the covariance.
 
     Raises:
         UsageError: when a kind has prompts of one group only.
         NonFinite: for a state that is NaN or infinite.
     """
-    scores = held_out_scores(states, contrast, fit_discriminant, splits=splits)
-    return Curve.of_scores("linear_margin", layers, scores, contrast, unit="held-out d' of a discriminant")
+    unit = "held-out d' of a discriminant"
+    return held_out_curve("linear_margin", states, layers, contrast, _whitened, splits=splits, unit=unit)
+
+
+def _whitened(
+    layer: Float[Tensor, "row d_model"], trained: Bool[ndarray, " row"], first: Bool[ndarray, " row"]
+) -> Float[ndarray, "row trained"]:
+    """Inner products in the inverse of the shrunken covariance within kinds of the rows trained on."""
+    rows, target = layer[torch.from_numpy(trained)], torch.from_numpy(first[trained]).double()
+    means = torch.stack([rows[target == k].mean(0) for k in (1, 0)])
+    within = rows - means[(1 - target).long()]
+    covariance = within.T @ within / len(rows)
+    columns = (target[None, :, None], torch.ones_like(target)[None, :, None])
+    shrunken = ledoit_wolf(rows[None], *columns, covariance[None, None], *(m[None, :, None] for m in means))[0, 0]
+    identity = torch.eye(rows.shape[1], dtype=rows.dtype)
+    level = covariance.diagonal().mean()
+    # Ten units of rounding keep it regular, as in `fit_discriminant`; 1 where nothing varies.
+    level = torch.where(level > 0, shrunken * level + 10 * torch.finfo(rows.dtype).eps * level, torch.ones_like(level))
+    factor = torch.linalg.cholesky((1 - shrunken) * covariance + level * identity)
+    return (layer @ torch.cholesky_solve(rows.T, factor)).numpy()
 
 
 def _kernel(layer: Float[Tensor, "row d_model"]) -> Float[ndarray, "row row"]:
@@ -158,16 +172,26 @@ def _sums(
     return np.stack([((weights[:, a] @ matrix[np.ix_(a, b)]) * weights[:, b]).sum(1) for a, b in sides])
 
 
-def _distances(
-    scores: Float[ndarray, "row layer"], first: Bool[ndarray, " row"], weights: Float[ndarray, "resample row"]
-) -> Float[ndarray, "resample layer"]:
-    """Wasserstein-1 distances between two kinds of weighted scores; NaN where a kind is not drawn."""
+def _contrasts(weights: Float[ndarray, "resample row"], first: Bool[ndarray, " row"]) -> Float[ndarray, "row resample"]:
+    """What every row adds to F - G once it is passed; NaN where a kind is not drawn."""
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = np.where(first, weights, 0) / weights[:, first].sum(1, keepdims=True)
         shares -= np.where(first, 0, weights) / weights[:, ~first].sum(1, keepdims=True)
-    found = np.empty((len(weights), scores.shape[1]))
-    for i, column in enumerate(scores.T):
-        order = np.argsort(column, kind="stable")
-        ahead = shares[:, order].cumsum(1)[:, :-1]
-        found[:, i] = np.abs(ahead) @ np.diff(column[order])
-    return found
+    return np.ascontiguousarray(shares.T)
+
+
+def _distances(
+    scores: Float[ndarray, " row"], contrasts: Float[ndarray, "row resample"]
+) -> Float[ndarray, " resample"]:
+    """Wasserstein-1 distances between two kinds of weighted scores."""
+    order = np.argsort(scores, kind="stable")
+    ahead = contrasts[order[:-1]].cumsum(0)
+    return np.asarray(np.diff(scores[order]) @ np.abs(ahead))
+
+
+def _standardised(along: Float[Tensor, "row slice"], first: Bool[ndarray, " row"]) -> Float[ndarray, "row slice"]:
+    """Scores in pooled standard deviations within kinds; 0 where there is none."""
+    scores = along.numpy()
+    means = np.where(first[:, None], scores[first].mean(0), scores[~first].mean(0))
+    spread = np.sqrt(((scores - means) ** 2).mean(0))
+    return np.asarray(np.divide(scores, spread, out=np.zeros_like(scores), where=spread > 0))

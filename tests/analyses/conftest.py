@@ -1,0 +1,3 @@
+from tests.probes.conftest import planted, trained, twin
+
+__all__ = ["planted", "trained", "twin"]
