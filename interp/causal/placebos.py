@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from interp.causal.edits import Ablation, Edit, Patch, PlaceStates, SubspacePatch, displacement
 from interp.errors import UsageError
 
+DRAWS = 20
+"""How many directions are drawn from a covariance in search of one that removes enough."""
+
 AnyPatch = TypeVar("AnyPatch", Patch, SubspacePatch)
 
 
@@ -69,8 +72,13 @@ def _as_removing(
     plain = _drawn(real, generator, None)
     if states is None:
         return plain
-    varied, rows = _drawn(real, generator, states), states.detach().double().cpu().flatten(0, -2)
+    rows = states.detach().double().cpu().flatten(0, -2)
     wanted = (rows @ real).norm() / real.norm()
+    # One draw may happen to miss what the states vary along; the first that removes enough is taken, else the last.
+    for _ in range(DRAWS):
+        varied = _drawn(real, generator, states)
+        if (rows @ varied).norm() >= wanted:
+            break
 
     def turned(angle: float) -> Tensor:
         mixed: Tensor = nn.functional.normalize(math.cos(angle) * plain + math.sin(angle) * varied, dim=0)
