@@ -1,14 +1,18 @@
 """Edits that mean nothing: as large as a real one, in a direction or from a prompt drawn at random."""
 
+import math
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.causal.edits import Ablation, Edit, Patch, PlaceStates, SubspacePatch, displacement
 from interp.errors import UsageError
+
+DRAWS = 20
+"""How many directions are drawn from a covariance in search of one that removes enough."""
 
 AnyPatch = TypeVar("AnyPatch", Patch, SubspacePatch)
 
@@ -17,9 +21,10 @@ def placebo(edit: Edit, seed: int, *, states: Float[Tensor, "row *place d_model"
     """An edit of the same size at the same layers and places, in a random direction at right angles to the real one.
 
     An `Ablation` gets another direction. At random (without ``states``) it meets little of a state, so it removes far
-    less than the real one; drawn from the covariance of ``states`` it points where states do vary and removes a
-    comparable norm. Say with `displacement` how much either removes. An `Addition` gets another vector of the same
-    norm, drawn in the same two ways.
+    less than the real one. With ``states`` it is turned from there towards one drawn from their covariance, which
+    removes much (of some models far too much: a few coordinates hold most of their variance), up to where it removes
+    as much as the real one does, in root mean square over the states; or as far as it goes. Say with `displacement`
+    how much either removes. An `Addition` gets another vector of the same norm, at random or drawn from the covariance.
 
     A `Patch` or `SubspacePatch` becomes a patch that moves every state as far as the real one does, each row and place
     in a random direction of its own (not at right angles): x + |change| u. How far is known for the states as they are
@@ -38,9 +43,9 @@ def placebo(edit: Edit, seed: int, *, states: Float[Tensor, "row *place d_model"
     if isinstance(edit, Patch | SubspacePatch):
         return _same_displacement(edit, generator, states)
     real = edit.direction if isinstance(edit, Ablation) else edit.vector
-    drawn = _drawn(real.double().cpu(), generator, states)
     if isinstance(edit, Ablation):
-        return replace(edit, direction=drawn.to(real))
+        return replace(edit, direction=_as_removing(real.double().cpu(), generator, states).to(real))
+    drawn = _drawn(real.double().cpu(), generator, states)
     return replace(edit, vector=(drawn * real.double().cpu().norm()).to(real))
 
 
@@ -58,6 +63,32 @@ def shuffled(edit: AnyPatch, seed: int) -> AnyPatch:
     source = torch.empty_like(order)
     source[order] = order.roll(1)
     return replace(edit, values=edit.values[source.to(edit.values.device)])
+
+
+def _as_removing(
+    real: Float[Tensor, " d_model"], generator: torch.Generator, states: Tensor | None
+) -> Float[Tensor, " d_model"]:
+    """A direction at right angles to the real one that removes as much of the states, as far as one can be found."""
+    plain = _drawn(real, generator, None)
+    if states is None:
+        return plain
+    rows = states.detach().double().cpu().flatten(0, -2)
+    wanted = (rows @ real).norm() / real.norm()
+    # One draw may happen to miss what the states vary along; the first that removes enough is taken, else the last.
+    for _ in range(DRAWS):
+        varied = _drawn(real, generator, states)
+        if (rows @ varied).norm() >= wanted:
+            break
+
+    def turned(angle: float) -> Tensor:
+        mixed: Tensor = nn.functional.normalize(math.cos(angle) * plain + math.sin(angle) * varied, dim=0)
+        return mixed
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (rows @ turned(middle)).norm() < wanted else (low, middle)
+    return turned(high)
 
 
 def _drawn(

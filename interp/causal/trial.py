@@ -6,6 +6,7 @@ putting it in should raise it. Neither follows from the other.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from interp.causal.edits import Edit
 from interp.causal.effects import answers, refusal_log_odds, side_effects
 from interp.judges import family_refuses
 from interp.models.adapter import Adapter
+from interp.models.teacher_forcing import Divergence
 from interp.prompts.families import RefusalFamily
 from interp.prompts.prompt import PromptSet
 from interp.stats import Estimate, bootstrap_mean, group_weights, wilson
@@ -87,32 +89,30 @@ def trial(
     Raises:
         UsageError, ModelError: as `editing` and `family_mass`.
     """
-
-    def found(edits: Sequence[Edit]) -> _Found:
-        said = answers(adapter, prompts.prompts, edits, tokens=tokens)
-        log_odds = refusal_log_odds(adapter, prompts.prompts, families, edits, floor=floor)
-        refused = np.array([family_refuses(one, families) is not None for one in said])
-        return _Found(log_odds.numpy(), refused, said)
-
-    kinds = _kinds(prompts)
-    units = np.array([p.unit for p in prompts])
-    before = found(())
+    measured = partial(_found, adapter, prompts, families, tokens, floor)
+    kinds, units = _kinds(prompts), np.array([p.unit for p in prompts])
+    before = measured(())
     rows = [(UNEDITED, "", *row) for row in _levels(before, kinds, units, seed)]
     for intervention in interventions:
-        after = found(intervention.edits)
+        after = measured(intervention.edits)
         beside = side_effects(adapter, prompts.prompts, before.answers, intervention.edits, tokens=tokens)
-        measures: dict[str, tuple[ndarray, Callable[[float], float]]] = {
-            "log_odds_change": (after.log_odds - before.log_odds, _same),
-            "refused_change": (after.refused.astype(float) - before.refused, _same),
-            "kl": (beside.kl.numpy(), _same),
-            "perplexity_unedited": (beside.loss.numpy(), np.exp),
-            "perplexity": (beside.other_loss.numpy(), np.exp),
-        }
-        name = (intervention.name, intervention.placebo)
-        rows += [(*name, *row) for row in _levels(after, kinds, units, seed)]
-        for metric, (values, scale) in measures.items():
-            rows += [(*name, *row) for row in _means(metric, values, kinds, units, seed, scale)]
+        found = [*_levels(after, kinds, units, seed), *_changes(before, after, beside, kinds, units, seed)]
+        rows += [(intervention.name, intervention.placebo, *row) for row in found]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _found(
+    adapter: Adapter,
+    prompts: PromptSet,
+    families: Sequence[RefusalFamily],
+    tokens: int,
+    floor: float,
+    edits: Sequence[Edit],
+) -> _Found:
+    said = answers(adapter, prompts.prompts, edits, tokens=tokens)
+    log_odds = refusal_log_odds(adapter, prompts.prompts, families, edits, floor=floor)
+    refused = np.array([family_refuses(one, families) is not None for one in said])
+    return _Found(log_odds.numpy(), refused, said)
 
 
 Row = tuple[str, str, float, float, float, int]
@@ -128,6 +128,20 @@ def _levels(found: _Found, kinds: Kinds, units: ndarray, seed: int) -> Iterator[
     yield from _means("log_odds", found.log_odds, kinds, units, seed, _same)
     for kind, chosen in kinds.items():
         yield _row(kind, "refused", wilson(int(found.refused[chosen].sum()), int(chosen.sum())))
+
+
+def _changes(
+    before: _Found, after: _Found, beside: Divergence, kinds: Kinds, units: ndarray, seed: int
+) -> Iterator[Row]:
+    measures: dict[str, tuple[ndarray, Callable[[float], float]]] = {
+        "log_odds_change": (after.log_odds - before.log_odds, _same),
+        "refused_change": (after.refused.astype(float) - before.refused, _same),
+        "kl": (beside.kl.numpy(), _same),
+        "perplexity_unedited": (beside.loss.numpy(), np.exp),
+        "perplexity": (beside.other_loss.numpy(), np.exp),
+    }
+    for metric, (values, scale) in measures.items():
+        yield from _means(metric, values, kinds, units, seed, scale)
 
 
 def _means(

@@ -40,6 +40,23 @@ def test_a_placebo_from_the_covariance_removes_about_what_states_hold() -> None:
     assert alike.mean() > 2 * plain.mean()
 
 
+def test_an_ablation_s_placebo_removes_as_much_as_the_real_one_where_some_coordinate_holds_far_more() -> None:
+    states = drawn(200, 64)
+    states[:, 0] *= 100  # as in models with a few very large coordinates
+    direction = drawn(64, seed=1)
+    direction[0] = 4
+    edit = Ablation(direction)
+
+    def removed(edit: Edit) -> Tensor:
+        return displacement(edit, states[:, None]).square().mean().sqrt()
+
+    for seed in SEEDS:
+        false = placebo(edit, seed, states=states)
+        assert float(removed(false)) == pytest.approx(float(removed(edit)), rel=1e-3)
+        assert removed(placebo(edit, seed)) < 0.8 * removed(edit)
+        assert abs(float(torch.cosine_similarity(false.direction, direction, 0))) < 1e-5  # type: ignore[union-attr]
+
+
 def test_covariance_directions_have_the_covariance() -> None:
     states = stretched(60)[:, :4]
     edit = Addition(torch.zeros(4), 0)  # at right angles to nothing

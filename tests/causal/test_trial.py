@@ -73,7 +73,8 @@ def test_a_planted_direction_is_necessary_and_sufficient_and_its_placebo_neither
         assert abs(cell(table, "out", f"random {seed}", "log_odds_change")["value"]) < abs(needed["value"]) / 5
         assert cell(table, "out", f"random {seed}", "refused_change")["value"] == 0
         assert cell(table, "back", f"random {seed}", "log_odds_change", "harmless")["value"] < 0
-    assert (table["lo"] <= table["value"]).all() and (table["value"] <= table["hi"]).all()
+    rounding = 1e-9 * table["value"].abs()
+    assert (table["lo"] <= table["value"] + rounding).all() and (table["value"] <= table["hi"] + rounding).all()
     assert (table.query("metric == 'kl'")["value"] >= 0).all()
     assert cell(table, "out", "", "kl")["value"] > cell(table, "out", "random 0", "kl")["value"]
     assert cell(table, "out", "", "perplexity")["value"] > cell(table, "out", "", "perplexity_unedited")["value"] >= 1
