@@ -1,0 +1,243 @@
+"""Planted truth: a refusal signal put into a frozen model at a known layer, for every locator to be held to.
+
+On chosen harmful prompts a vector is written into the stream at t_post of layer k. A reader at the last layer says the
+words of a refusal family wherever the stream lies beyond a threshold along that vector. So what decides comes to t_post
+at layer k, and nowhere else, whatever else the model knows of harm. A spelled plant is written in the direction of the
+words, which a lens can read from layer k on; a hidden one in a random direction, which only the reader knows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from interp.causal import Edit, editing, states_at, token_ids
+from interp.errors import UsageError
+from interp.lens import Readout, token_log_probs
+from analyses.readings import log_odds
+from interp.models.adapter import Adapter
+from interp.prompts.prompt import PromptSet
+
+LAST = (-1,)
+SAID = 2.0
+"""Log-odds, in nats, that the reader gives the words on the prompts that carry the signal, in the middle of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """What is planted.
+
+    Attributes:
+        layer: k, where the signal is written, 1 to L.
+        strength: length of the signal in root mean square distances of the layer's states from their mean.
+        spelled: whether it points the way of the words, else a random way.
+        coverage: share of the twins whose harmful prompt carries it; below 1, harm and refusal can be told apart.
+        seed: of the random way and of the choice.
+    """
+
+    layer: int
+    strength: float
+    spelled: bool
+    coverage: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signal:
+    """Adds a vector to the states of some prompts.
+
+    Attributes:
+        vector: (d_model) in the unit of the states.
+        layer: where.
+        carried: (row,) by which prompts.
+        at: t_post.
+    """
+
+    vector: Float[Tensor, " d_model"]
+    layer: int
+    carried: Bool[Tensor, " row"]
+    at: tuple[int, ...] = LAST
+
+    @property
+    def width(self) -> int:
+        """d_model of the states."""
+        return len(self.vector)
+
+    def at_layers(self, n_layers: int) -> tuple[int, ...]:  # noqa: ARG002
+        """The layer it is written at."""
+        return (self.layer,)
+
+    def applied(
+        self, states: Float[Tensor, "row place d_model"], rows: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row place d_model"]:
+        """The states with the signal."""
+        carried = self.carried.to(rows.device)[rows].to(states.device)
+        return torch.where(carried[:, None, None], states + self.vector.to(states), states)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """Adds the words to every state beyond a threshold along a direction.
+
+    Attributes:
+        direction: (d_model) of length 1.
+        threshold: in the unit of the states.
+        words: (d_model) what is added.
+        layer: where.
+        at: t_post.
+    """
+
+    direction: Float[Tensor, " d_model"]
+    threshold: float
+    words: Float[Tensor, " d_model"]
+    layer: int
+    at: tuple[int, ...] = LAST
+
+    @property
+    def width(self) -> int:
+        """d_model of the states."""
+        return len(self.direction)
+
+    def at_layers(self, n_layers: int) -> tuple[int, ...]:  # noqa: ARG002
+        """The layer it reads and writes at."""
+        return (self.layer,)
+
+    def applied(
+        self,
+        states: Float[Tensor, "row place d_model"],
+        rows: Int[Tensor, " row"],  # noqa: ARG002
+    ) -> Float[Tensor, "row place d_model"]:
+        """The states with the words where the signal is read."""
+        seen = states.float() @ self.direction.to(states.device).float() > self.threshold
+        return torch.where(seen[..., None], states + self.words.to(states), states)
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A model with a plant.
+
+    Attributes:
+        plant: what was planted.
+        edits: what makes the model carry it.
+        states: (row, layer, d_model) at t_post, the plant included, float32.
+        carried: (row,) which prompts carry the signal.
+        refused: (row,) which prompts the model would refuse: the words are more likely than not.
+    """
+
+    plant: Plant
+    edits: tuple[Edit, ...]
+    states: Float[Tensor, "row layer d_model"]
+    carried: Bool[ndarray, " row"]
+    refused: Bool[ndarray, " row"]
+
+
+@dataclass(frozen=True)
+class TestBed:
+    """A frozen model and twins, in which one plant after the other is put.
+
+    Attributes:
+        adapter: the model.
+        readout: its own.
+        prompts: whole twins.
+        states: (row, layer, d_model) of the model as it is, at t_post, float32.
+    """
+
+    adapter: Adapter
+    readout: Readout
+    prompts: PromptSet
+    states: Float[Tensor, "row layer d_model"]
+
+    @classmethod
+    def of(cls, adapter: Adapter, prompts: PromptSet) -> "TestBed":
+        """Reads the states of the model as it is.
+
+        Raises:
+            UsageError: when no prompt is labelled harmful.
+        """
+        if not any(p.label == "harmful" for p in prompts):
+            raise UsageError(f"{prompts.name}: no prompt is labelled harmful; plants are put on harmful prompts.")
+        return cls(adapter, adapter.readout(), prompts, _states(adapter, prompts))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """0 to L."""
+        return tuple(range(self.adapter.n_layers + 1))
+
+    @property
+    def harmful(self) -> Bool[ndarray, " row"]:
+        """Which prompts ask for harm."""
+        return np.array([p.label == "harmful" for p in self.prompts])
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The twin of every prompt."""
+        return tuple(p.unit for p in self.prompts)
+
+    def put(self, plant: Plant, words: Sequence[int]) -> Planted:
+        """The model with a plant.
+
+        Args:
+            plant: what to plant.
+            words: vocabulary ids that open a refusal of the family it speaks in.
+        """
+        carried = self._carried(plant)
+        way = words_direction(self.readout, self.states[:, -1].mean(0), words)
+        drawn = torch.randn(len(way), generator=torch.Generator().manual_seed(plant.seed))
+        direction = way if plant.spelled else drawn / drawn.norm()
+        here = self.states[:, plant.layer]
+        size = plant.strength * (here - here.mean(0)).square().sum(-1).mean().sqrt()
+        signal = Signal(size * direction, plant.layer, torch.from_numpy(carried))
+        with editing(self.adapter, (signal,), token_ids(self.adapter, self.prompts.prompts)):
+            states = _states(self.adapter, self.prompts)
+        along = (states[:, -1] @ direction).numpy()
+        threshold = float(along[carried].mean() + along[~carried].mean()) / 2
+        loud = self._loud(states[torch.from_numpy(carried), -1], way, words)
+        reader = Reader(direction, threshold, loud * way, self.layers[-1])
+        states[:, -1] = reader.applied(states[:, -1:], torch.arange(len(states)))[:, 0]
+        refused = self.log_odds(states[:, -1], words) > 0
+        return Planted(plant, (signal, reader), states, carried, refused)
+
+    def read(self, planted: Planted, words: Sequence[int], edits: Sequence[Edit] = ()) -> Float[ndarray, " row"]:
+        """Log-odds, in nats, that the planted model's next token is one of the words, under further edits."""
+        with editing(self.adapter, (*planted.edits, *edits), token_ids(self.adapter, self.prompts.prompts)):
+            last = states_at(self.adapter, self.prompts.prompts, self.layers[-1:], LAST)[:, 0, 0]
+        return self.log_odds(last, words)
+
+    def log_odds(self, states: Float[Tensor, "row d_model"], words: Sequence[int]) -> Float[ndarray, " row"]:
+        """Log-odds of the words at last-layer states, in nats."""
+        return log_odds(token_log_probs(states[:, None].float(), self.readout, tokens=torch.tensor(words)))[:, 0]
+
+    def _carried(self, plant: Plant) -> Bool[ndarray, " row"]:
+        units = sorted({g for g, h in zip(self.groups, self.harmful, strict=True) if h})
+        count = max(1, round(plant.coverage * len(units)))
+        chosen = set(np.random.default_rng(plant.seed).permutation(units)[:count])
+        return np.array([h and g in chosen for g, h in zip(self.groups, self.harmful, strict=True)])
+
+    def _loud(self, states: Float[Tensor, "row d_model"], way: Float[Tensor, " d_model"], words: Sequence[int]) -> float:
+        """How much of the words the reader adds: the least, by bisection, that says them at `SAID` log-odds."""
+        low, high = 0.0, float(4 * states.norm(dim=-1).max())
+        for _ in range(20):
+            middle = (low + high) / 2
+            said = float(np.median(self.log_odds(states + middle * way, words)))
+            low, high = (low, middle) if said >= SAID else (middle, high)
+        return high
+
+
+def words_direction(
+    readout: Readout, state: Float[Tensor, " d_model"], words: Sequence[int]
+) -> Float[Tensor, " d_model"]:
+    """The direction, of length 1, in which a last-layer state makes the words more likely fastest."""
+    start = state.detach().float().requires_grad_()
+    logits = readout.norm(start) @ readout.weight.float().T
+    chosen = logits[list(words)].logsumexp(-1) - logits.logsumexp(-1)
+    (gradient,) = torch.autograd.grad(chosen, start)
+    return gradient / gradient.norm()
+
+
+def _states(adapter: Adapter, prompts: PromptSet) -> Float[Tensor, "row layer d_model"]:
+    layers = range(adapter.n_layers + 1)
+    return states_at(adapter, prompts.prompts, layers, LAST)[:, :, 0].float()
