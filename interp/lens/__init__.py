@@ -1,4 +1,5 @@
 from interp.lens.logit_lens import LensReading, logit_lens, token_log_probs
 from interp.lens.readout import Readout
+from interp.lens.tuned_lens import TunedLens
 
-__all__ = ["LensReading", "Readout", "logit_lens", "token_log_probs"]
+__all__ = ["LensReading", "Readout", "TunedLens", "logit_lens", "token_log_probs"]
