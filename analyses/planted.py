@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from analyses.readings import log_odds
 from interp.causal import Edit, editing, states_at, token_ids
 from interp.errors import UsageError
 from interp.lens import Readout, token_log_probs
-from analyses.readings import log_odds
 from interp.models.adapter import Adapter
 from interp.prompts.prompt import PromptSet
 
@@ -217,7 +217,9 @@ class TestBed:
         chosen = set(np.random.default_rng(plant.seed).permutation(units)[:count])
         return np.array([h and g in chosen for g, h in zip(self.groups, self.harmful, strict=True)])
 
-    def _loud(self, states: Float[Tensor, "row d_model"], way: Float[Tensor, " d_model"], words: Sequence[int]) -> float:
+    def _loud(
+        self, states: Float[Tensor, "row d_model"], way: Float[Tensor, " d_model"], words: Sequence[int]
+    ) -> float:
         """How much of the words the reader adds: the least, by bisection, that says them at `SAID` log-odds."""
         low, high = 0.0, float(4 * states.norm(dim=-1).max())
         for _ in range(20):

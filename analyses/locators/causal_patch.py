@@ -5,8 +5,8 @@ Activation patching between minimal pairs (Vig et al. 2020, arXiv 2004.12265; He
 is then refused says whether those states suffice; how much less a harmful one is, whether they are needed. Below the
 layer at which what decides has come to these places nothing moves; above it everything does.
 
-Range: any number of nats, 0 where nothing moves. Beside it a placebo: the states of a stranger of the prompt's own kind,
-which moves as much and carries nothing of the twin.
+Range: any number of nats, 0 where nothing moves. Beside it a placebo: the states of a stranger of the prompt's own
+kind, which move as much and carry nothing of the twin.
 
 Where it fails: what decides may lie at other places than those patched, or at several layers that make up for one
 another; and a patched state is one that the model never computed there.

@@ -8,16 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.causal.edits import Ablation, Edit, Patch, PlaceStates, SubspacePatch, displacement
+from interp.causal.edits import Ablation, Addition, Patch, PlaceStates, SubspacePatch, displacement
 from interp.errors import UsageError
 
 DRAWS = 20
 """How many directions are drawn from a covariance in search of one that removes enough."""
 
 AnyPatch = TypeVar("AnyPatch", Patch, SubspacePatch)
+Sized = Ablation | Addition | Patch | SubspacePatch
+"""The edits whose size can be matched."""
 
 
-def placebo(edit: Edit, seed: int, *, states: Float[Tensor, "row *place d_model"] | None = None) -> Edit:
+def placebo(edit: Sized, seed: int, *, states: Float[Tensor, "row *place d_model"] | None = None) -> Sized:
     """An edit of the same size at the same layers and places, in a random direction at right angles to the real one.
 
     An `Ablation` gets another direction. At random (without ``states``) it meets little of a state, so it removes far

@@ -1,11 +1,13 @@
 """The model's own way from a residual state to logits: final norm, head, logit scale and softcap."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from interp.axes import TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,18 @@ class Readout:
         """Residual states behind the final norm, float32."""
         return self.norm(states.to(self.weight.device, torch.float32))
 
-    @torch.no_grad()
+    def only(self, tokens: TokenIds) -> "Readout":
+        """The readout of some vocabulary entries: entry i is the one that had the id ``tokens[i]``."""
+        tokens = tokens.to(self.weight.device)
+        return replace(self, weight=self.weight[tokens], bias=None if self.bias is None else self.bias[tokens])
+
     def logits(
         self, normed: Float[Tensor, "*n d_head"], start: int = 0, stop: int | None = None
     ) -> Float[Tensor, "*n chunk"]:
-        """Logits of the vocabulary entries ``start`` to ``stop`` (exclusive), float32."""
+        """Logits of the vocabulary entries ``start`` to ``stop`` (exclusive), in the dtype of ``normed``.
+
+        A gradient reaches ``normed``; what `normed` returned carries none.
+        """
         logits = normed @ self.weight[start:stop].to(normed.dtype).T
         if self.bias is not None:
             logits = logits + self.bias[start:stop].to(normed.dtype)

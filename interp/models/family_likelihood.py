@@ -91,7 +91,7 @@ def family_mass(
     tries = [compile_trie(tokenizer, family) for family in families]
     asked = [prompt.unanswered for prompt in prompts]
     encoded = [e.ids for e in Encoder(tokenizer).encode(asked, ["t_post"])]
-    _check_room(asked, encoded, tries, tokenizer.model_max_length)
+    check_room(asked, encoded, tries, tokenizer.model_max_length)
     walk = _Walk(floor, batch_size, *([[0.0] * len(tries) for _ in asked] for _ in range(2)))
     root = _merged(tries)
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i])) if root.children else []
@@ -173,9 +173,20 @@ def _merged(tries: Sequence[PhraseTrie]) -> _Branch:
     return root
 
 
-def _check_room(
+def check_room(
     prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]], tries: Sequence[PhraseTrie], limit: int | None
 ) -> None:
+    """Checks that every prompt leaves the model room for the openings.
+
+    Args:
+        prompts: what is asked.
+        encoded: their token ids.
+        tries: the openings.
+        limit: how many tokens the model reads; None for no limit.
+
+    Raises:
+        ModelError: naming the first prompt that does not.
+    """
     # The last token of an opening is only looked up, never read.
     depth = max((len(s) - 1 for trie in tries for s in trie.sequences), default=0)
     for prompt, ids in zip(prompts, encoded, strict=True):
