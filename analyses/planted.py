@@ -237,7 +237,8 @@ def words_direction(
     logits = readout.norm(start) @ readout.weight.float().T
     chosen = logits[list(words)].logsumexp(-1) - logits.logsumexp(-1)
     (gradient,) = torch.autograd.grad(chosen, start)
-    return gradient / gradient.norm()
+    unit: Tensor = gradient / gradient.norm()
+    return unit
 
 
 def _states(adapter: Adapter, prompts: PromptSet) -> Float[Tensor, "row layer d_model"]:

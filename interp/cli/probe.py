@@ -75,17 +75,8 @@ def train(
     notify("Harvesting its twin of random weights, as a baseline.")
     twin = random_twin(source, runtime, chosen, capture, runs, seed, run=run)
     notify("Fitting the probe and its controls.")
-    trained = train_probe(
-        cache,
-        chosen,
-        refused,
-        position=position,
-        estimator=estimator,
-        layer=layer,
-        seed=seed,
-        random_twin=twin,
-        labelled=labelled,
-    )
+    how = partial(train_probe, position=position, estimator=estimator, layer=layer, seed=seed)
+    trained = how(cache, chosen, refused, random_twin=twin, labelled=labelled)
     _report(trained.probe)
     notify(f"Wrote {save_probe(trained.probe, out, overwrite=overwrite)}.")
 
