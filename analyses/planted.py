@@ -7,7 +7,7 @@ words, which a lens can read from layer k on; a hidden one in a random direction
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -201,11 +201,18 @@ class TestBed:
         refused = self.log_odds(states[:, -1], words) > 0
         return Planted(plant, (signal, reader), states, carried, refused)
 
-    def read(self, planted: Planted, words: Sequence[int], edits: Sequence[Edit] = ()) -> Float[ndarray, " row"]:
-        """Log-odds, in nats, that the planted model's next token is one of the words, under further edits."""
-        with editing(self.adapter, (*planted.edits, *edits), token_ids(self.adapter, self.prompts.prompts)):
+    def read(self, words: Sequence[int], edits: Sequence[Edit] = ()) -> Float[ndarray, " row"]:
+        """Log-odds, in nats, that the edited model's next token is one of the words; a plant is its edits."""
+        with editing(self.adapter, edits, token_ids(self.adapter, self.prompts.prompts)):
             last = states_at(self.adapter, self.prompts.prompts, self.layers[-1:], LAST)[:, 0, 0]
         return self.log_odds(last, words)
+
+    def part(self, twins: int) -> "TestBed":
+        """The same model with the first few twins only, in the order of their names."""
+        chosen = set(sorted(set(self.groups))[:twins])
+        rows = [i for i, group in enumerate(self.groups) if group in chosen]
+        prompts = replace(self.prompts, prompts=tuple(self.prompts.prompts[i] for i in rows))
+        return replace(self, prompts=prompts, states=self.states[rows])
 
     def log_odds(self, states: Float[Tensor, "row d_model"], words: Sequence[int]) -> Float[ndarray, " row"]:
         """Log-odds of the words at last-layer states, in nats."""
