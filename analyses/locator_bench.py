@@ -19,9 +19,8 @@ from analyses.locators.causal_patch import patch_effects
 from analyses.locators.contrast import Contrast
 from analyses.locators.curve import Curve
 from analyses.panel import Vocabulary, probe_curve, reading_curves, state_curves, tuned_curve
-from analyses.planted import LAST, Plant, TestBed
+from analyses.planted import LAST, Bed, Plant
 from analyses.sample import Sample
-from interp.causal import editing, states_at, token_ids
 from interp.lens import TunedLens
 from interp.stats import group_codes, shuffled_labels, wilson
 from probes.splits import by_group
@@ -83,7 +82,7 @@ def cases(n_layers: int, families: Sequence[str], *, plants: int = 40, nulls: in
 
 
 def run(
-    bed: TestBed,
+    bed: Bed,
     chosen: Sequence[Case],
     vocabularies: dict[str, Vocabulary],
     lens: TunedLens | None = None,
@@ -111,7 +110,7 @@ def run(
     return pd.DataFrame(rows)
 
 
-def _curves(bed: TestBed, case: Case, words: Vocabulary, lens: TunedLens | None) -> Iterator[tuple[str, Curve | None]]:
+def _curves(bed: Bed, case: Case, words: Vocabulary, lens: TunedLens | None) -> Iterator[tuple[str, Curve | None]]:
     """The curves of all locators; None where a locator says itself that there is nothing to locate."""
     planted = None if case.plant is None else bed.put(case.plant, words.lexicon.openings)
     states = bed.states if planted is None else planted.states
@@ -136,7 +135,7 @@ def _curves(bed: TestBed, case: Case, words: Vocabulary, lens: TunedLens | None)
         yield from _causal(bed.part(PATCHED), case, words)
 
 
-def _asked(bed: TestBed, case: Case) -> tuple[Bool[ndarray, " row"], Bool[ndarray, " row"]]:
+def _asked(bed: Bed, case: Case) -> tuple[Bool[ndarray, " row"], Bool[ndarray, " row"]]:
     """Labels as this case has them, and the rows it takes: all for a plant, half of the twins for a null."""
     rng, codes = np.random.default_rng(case.seed), group_codes(bed.groups)
     harmful = shuffled_labels(bed.harmful, codes, rng) if case.kind == SHUFFLED else bed.harmful
@@ -146,16 +145,15 @@ def _asked(bed: TestBed, case: Case) -> tuple[Bool[ndarray, " row"], Bool[ndarra
     return harmful, np.isin(codes, units[: (len(units) + 1) // 2])
 
 
-def _causal(bed: TestBed, case: Case, words: Vocabulary) -> Iterator[tuple[str, Curve]]:
+def _causal(bed: Bed, case: Case, words: Vocabulary) -> Iterator[tuple[str, Curve]]:
     """Patches every second layer of a few twins."""
     opening = words.lexicon.openings
-    edits = () if case.plant is None else bed.put(case.plant, opening).edits
-    layers = tuple(range(1, bed.layers[-1] + 1, 2))
-    with editing(bed.adapter, edits, token_ids(bed.adapter, bed.prompts.prompts)):
-        states = states_at(bed.adapter, bed.prompts.prompts, layers, LAST)
+    planted = None if case.plant is None else bed.put(case.plant, opening)
+    edits, states = ((), bed.states) if planted is None else (planted.edits, planted.states)
+    layers = bed.layers[1::2]
     effects = patch_effects(
         lambda more: bed.read(opening, (*edits, *more)),
-        states,
+        states[:, 1::2, None],
         layers,
         LAST,
         harmful=bed.harmful,

@@ -17,14 +17,16 @@ from torch import Tensor
 
 from analyses.readings import log_odds
 from interp.causal import Edit, editing, states_at, token_ids
-from interp.errors import UsageError
+from interp.errors import ModelError, UsageError
 from interp.lens import Readout, token_log_probs
 from interp.models.adapter import Adapter
 from interp.prompts.prompt import PromptSet
 
 LAST = (-1,)
-SAID = 2.0
-"""Log-odds, in nats, that the reader gives the words on the prompts that carry the signal, in the middle of them."""
+STEPS, STEP = 40, 0.1
+"""Of the ascent to the words, in norms of the state it begins at."""
+SAID, SLOWEST = 2.0, 0.1
+"""Least log-odds, in nats, that the reader gives the words where the signal is carried, a tenth of the prompts aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Planted:
 
 
 @dataclass(frozen=True)
-class TestBed:
+class Bed:
     """A frozen model and twins, in which one plant after the other is put.
 
     Attributes:
@@ -152,7 +154,7 @@ class TestBed:
     states: Float[Tensor, "row layer d_model"]
 
     @classmethod
-    def of(cls, adapter: Adapter, prompts: PromptSet) -> "TestBed":
+    def of(cls, adapter: Adapter, prompts: PromptSet) -> "Bed":
         """Reads the states of the model as it is.
 
         Raises:
@@ -207,7 +209,7 @@ class TestBed:
             last = states_at(self.adapter, self.prompts.prompts, self.layers[-1:], LAST)[:, 0, 0]
         return self.log_odds(last, words)
 
-    def part(self, twins: int) -> "TestBed":
+    def part(self, twins: int) -> "Bed":
         """The same model with the first few twins only, in the order of their names."""
         chosen = set(sorted(set(self.groups))[:twins])
         rows = [i for i, group in enumerate(self.groups) if group in chosen]
@@ -231,20 +233,30 @@ class TestBed:
         low, high = 0.0, float(4 * states.norm(dim=-1).max())
         for _ in range(20):
             middle = (low + high) / 2
-            said = float(np.median(self.log_odds(states + middle * way, words)))
+            said = float(np.quantile(self.log_odds(states + middle * way, words), SLOWEST))
             low, high = (low, middle) if said >= SAID else (middle, high)
+        if float(np.quantile(self.log_odds(states + high * way, words), SLOWEST)) < 0:
+            raise ModelError(
+                f"{self.adapter.identity.name}: no state along the words' direction makes them likely, so no refusal "
+                "can be planted; give another family."
+            )
         return high
 
 
 def words_direction(
     readout: Readout, state: Float[Tensor, " d_model"], words: Sequence[int]
 ) -> Float[Tensor, " d_model"]:
-    """The direction, of length 1, in which a last-layer state makes the words more likely fastest."""
-    start = state.detach().float().requires_grad_()
-    logits = readout.norm(start) @ readout.weight.float().T
-    chosen = logits[list(words)].logsumexp(-1) - logits.logsumexp(-1)
-    (gradient,) = torch.autograd.grad(chosen, start)
-    unit: Tensor = gradient / gradient.norm()
+    """The direction, of length 1, from a last-layer state to one that says the words, by steepest ascent."""
+    start = state.detach().float()
+    weight, place = readout.weight.float(), start.clone()
+    for _ in range(STEPS):
+        place.requires_grad_()
+        logits = readout.norm(place) @ weight.T
+        odds = logits[list(words)].logsumexp(-1) - logits.logsumexp(-1)
+        (gradient,) = torch.autograd.grad(odds, place)
+        place = (place + STEP * start.norm() * gradient / gradient.norm()).detach()
+    moved = place - start
+    unit: Tensor = moved / moved.norm()
     return unit
 
 
