@@ -19,7 +19,7 @@ from analyses.locators.causal_patch import patch_effects
 from analyses.locators.contrast import Contrast
 from analyses.locators.curve import Curve
 from analyses.panel import Vocabulary, probe_curve, reading_curves, state_curves, tuned_curve
-from analyses.planted import LAST, Bed, Plant
+from analyses.planted import LAST, Bed, Plant, Planted
 from analyses.sample import Sample
 from interp.lens import TunedLens
 from interp.stats import group_codes, shuffled_labels, wilson
@@ -28,10 +28,12 @@ from probes.splits import by_group
 NEAR = 1
 """Layers by which a hit may be off."""
 FOLDS = 5
-PATCHED = 24
+PATCHED = 12
 """Twins that are patched."""
-STRENGTHS = (0.25, 0.5, 1.0)
+STRENGTHS = (0.5, 1.0, 2.0)
 COVERAGES = (0.5, 1.0)
+TOOK = 0.5
+"""Least share of the prompts that carry a plant on which the model says the words; other plants are no refusals."""
 NULL, SHUFFLED = "null", "null, labels exchanged"
 Progress = Callable[[int, int], None]
 
@@ -99,20 +101,24 @@ def run(
         progress: called with (cases done, cases in all).
 
     Returns:
-        Columns case, kind, family, layer, strength, coverage, locator, onset, lo, hi, height, height_lo, separates.
+        Columns case, kind, family, layer, strength, coverage, took (share of the prompts that carry the plant on which
+        the model says the words), locator, onset, lo, hi, height, height_lo, separates.
         ``separates``: the height's simultaneous interval lies above what the locator gives where nothing separates.
     """
     rows: list[dict[str, Any]] = []
     for done, case in enumerate(chosen, start=1):
-        for name, curve in _curves(bed, case, vocabularies[case.family], lens):
-            rows.append(_row(case, name, curve))
+        words = vocabularies[case.family]
+        planted = None if case.plant is None else bed.put(case.plant, words.lexicon.openings)
+        for name, curve in _curves(bed, case, words, planted, lens):
+            rows.append(_row(case, planted, name, curve))
         progress(done, len(chosen))
     return pd.DataFrame(rows)
 
 
-def _curves(bed: Bed, case: Case, words: Vocabulary, lens: TunedLens | None) -> Iterator[tuple[str, Curve | None]]:
+def _curves(
+    bed: Bed, case: Case, words: Vocabulary, planted: Planted | None, lens: TunedLens | None
+) -> Iterator[tuple[str, Curve | None]]:
     """The curves of all locators; None where a locator says itself that there is nothing to locate."""
-    planted = None if case.plant is None else bed.put(case.plant, words.lexicon.openings)
     states = bed.states if planted is None else planted.states
     harmful, rows = _asked(bed, case)
     refused = np.zeros(len(harmful), dtype=bool) if planted is None else planted.refused
@@ -164,7 +170,7 @@ def _causal(bed: Bed, case: Case, words: Vocabulary) -> Iterator[tuple[str, Curv
     yield "causal_patch, necessity", effects.necessity(seed=case.seed)
 
 
-def _row(case: Case, locator: str, curve: Curve | None) -> dict[str, Any]:
+def _row(case: Case, planted: Planted | None, locator: str, curve: Curve | None) -> dict[str, Any]:
     plant = case.plant
     known = {
         "case": case.name,
@@ -173,6 +179,7 @@ def _row(case: Case, locator: str, curve: Curve | None) -> dict[str, Any]:
         "layer": np.nan if plant is None else plant.layer,
         "strength": np.nan if plant is None else plant.strength,
         "coverage": np.nan if plant is None else plant.coverage,
+        "took": np.nan if planted is None else float(planted.refused[planted.carried].mean()),
         "locator": locator,
     }
     if curve is None:
@@ -190,11 +197,13 @@ def score(found: pd.DataFrame) -> pd.DataFrame:
         found: of `run`.
 
     Returns:
-        One row per locator and kind of plant (spelled, hidden, and plants for both): ``hits`` with its Wilson interval
-        and n, ``error`` (median distance of the onset from the plant in layers, over plants that it separates), and
-        ``alarms`` on nulls and ``alarms_exchanged`` on nulls with exchanged labels, with theirs.
+        Of the plants that took (see `TOOK`), one row per locator and kind (spelled, hidden, and plants for both):
+        ``hits`` with its Wilson interval and n, ``error`` (median distance of the onset from the plant in layers, over
+        plants that the locator separates), ``alarms`` on nulls and ``alarms_exchanged`` on nulls with exchanged
+        labels, with theirs.
     """
     rows = []
+    found = found[~(found["took"] < TOOK)]
     plants, null, exchanged = (found[found["kind"].isin(k)] for k in (("spelled", "hidden"), (NULL,), (SHUFFLED,)))
     for locator in dict.fromkeys(found["locator"]):
         alarms = {

@@ -26,7 +26,7 @@ LAST = (-1,)
 STEPS, STEP = 40, 0.1
 """Of the ascent to the words, in norms of the state it begins at."""
 SAID, SLOWEST = 2.0, 0.1
-"""Least log-odds, in nats, that the reader gives the words where the signal is carried, a tenth of the prompts aside."""
+"""Least log-odds, in nats, that the reader gives the words where the signal is carried, a tenth of these aside."""
 
 
 @dataclass(frozen=True, slots=True)
