@@ -229,18 +229,15 @@ class Bed:
     def _loud(
         self, states: Float[Tensor, "row d_model"], way: Float[Tensor, " d_model"], words: Sequence[int]
     ) -> float:
-        """How much of the words the reader adds: the least, by bisection, that says them at `SAID` log-odds."""
-        low, high = 0.0, float(4 * states.norm(dim=-1).max())
-        for _ in range(20):
-            middle = (low + high) / 2
-            said = float(np.quantile(self.log_odds(states + middle * way, words), SLOWEST))
-            low, high = (low, middle) if said >= SAID else (middle, high)
-        if float(np.quantile(self.log_odds(states + high * way, words), SLOWEST)) < 0:
+        """How much of the words the reader adds: the least of a grid that says them at `SAID` log-odds."""
+        grid = float(states.norm(dim=-1).mean()) * np.concatenate([[0.0], np.geomspace(0.02, 20, 60)])
+        said = np.array([np.quantile(self.log_odds(states + size * way, words), SLOWEST) for size in grid])
+        if said.max() < 0:
             raise ModelError(
                 f"{self.adapter.identity.name}: no state along the words' direction makes them likely, so no refusal "
                 "can be planted; give another family."
             )
-        return high
+        return float(grid[int((said >= min(SAID, said.max())).argmax())])
 
 
 def words_direction(

@@ -156,6 +156,10 @@ class Curve:
         value, drawn = self._first(self.values[None], share), self._first(self.drawn, share)
         return Estimate(float(value[0]), *layer_interval(drawn), self.n)
 
+    def drawn_onsets(self) -> Float[ndarray, " resample"]:
+        """The onset of every resample, at the curve's own share; inf for never."""
+        return self._first(self.drawn, self.share)
+
     @property
     def peak(self) -> Estimate:
         """The layer of the largest value, with its interval; inf or NaN as `onset` is."""
