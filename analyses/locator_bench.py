@@ -28,7 +28,7 @@ from probes.splits import by_group
 NEAR = 1
 """Layers by which a hit may be off."""
 FOLDS = 5
-PATCHED = 12
+PATCHED = 8
 """Twins that are patched."""
 STRENGTHS = (0.5, 1.0, 2.0)
 COVERAGES = (0.5, 1.0)

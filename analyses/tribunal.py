@@ -11,6 +11,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 from numpy import ndarray
 
 from analyses.locators.curve import Curve

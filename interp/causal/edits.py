@@ -48,7 +48,10 @@ class Edit(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ablation:
-    """Takes a direction out of the states: x <- x - (x . r) r, for r of length 1 (Arditi et al. 2024, eq. 4).
+    """Takes a direction out of the states: x <- x - (x . r - m) r, for r of length 1.
+
+    Arditi et al. 2024, eq. 4, have m = 0. With m the mean of x . r over prompts of the other kind, states of that kind
+    stay nearly as they were, where m = 0 would move them too (affine editing; Marshall et al. 2024, arXiv 2411.09003).
 
     They project the direction out of everything that is written into the stream: the embedding and the output of every
     attention and MLP. Here it is taken out of the stream itself, of what every block is given and what it returns. So
@@ -58,6 +61,7 @@ class Ablation:
         direction: (d_model) any length but 0; only where it points matters.
         layers: where, 0 to L; None for all, as in the paper.
         at: places from the end of the prompt; None for every token, as in the paper.
+        toward: m, what is left along the direction, in the units of the states.
 
     Raises:
         UsageError: for a direction of length 0 or that is no number, and for places that are not negative.
@@ -66,6 +70,7 @@ class Ablation:
     direction: Float[Tensor, " d_model"]
     layers: tuple[int, ...] | None = None
     at: Places | None = None
+    toward: float = 0.0
 
     def __post_init__(self) -> None:
         _check_places(self)
@@ -87,7 +92,7 @@ class Ablation:
         wide = _wide(states)
         unit = self.direction.to(wide)
         unit = unit / unit.norm()
-        return _as(states, wide - (wide @ unit)[..., None] * unit)
+        return _as(states, wide - (wide @ unit - self.toward)[..., None] * unit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,7 +26,8 @@ def placebo(edit: Sized, seed: int, *, states: Float[Tensor, "row *place d_model
     less than the real one. With ``states`` it is turned from there towards one drawn from their covariance, which
     removes much (of some models far too much: a few coordinates hold most of their variance), up to where it removes
     as much as the real one does, in root mean square over the states; or as far as it goes. Say with `displacement`
-    how much either removes. An `Addition` gets another vector of the same norm, at random or drawn from the covariance.
+    how much either removes. Where the real one leaves a mean along its direction, so does the placebo, that of
+    ``states``. An `Addition` gets another vector of the same norm, at random or drawn from the covariance.
 
     A `Patch` or `SubspacePatch` becomes a patch that moves every state as far as the real one does, each row and place
     in a random direction of its own (not at right angles): x + |change| u. How far is known for the states as they are
@@ -46,9 +47,17 @@ def placebo(edit: Sized, seed: int, *, states: Float[Tensor, "row *place d_model
         return _same_displacement(edit, generator, states)
     real = edit.direction if isinstance(edit, Ablation) else edit.vector
     if isinstance(edit, Ablation):
-        return replace(edit, direction=_as_removing(real.double().cpu(), generator, states).to(real))
+        drawn = _as_removing(real.double().cpu(), generator, states)
+        return replace(edit, direction=drawn.to(real), toward=_mean_along(drawn, edit, states))
     drawn = _drawn(real.double().cpu(), generator, states)
     return replace(edit, vector=(drawn * real.double().cpu().norm()).to(real))
+
+
+def _mean_along(drawn: Float[Tensor, " d_model"], edit: Ablation, states: Tensor | None) -> float:
+    """What is left along a placebo: nothing where the real edit leaves nothing, else the mean of the states."""
+    if edit.toward == 0 or states is None:
+        return 0.0
+    return float((states.detach().double().cpu().flatten(0, -2) @ (drawn / drawn.norm())).mean())
 
 
 def shuffled(edit: AnyPatch, seed: int) -> AnyPatch:

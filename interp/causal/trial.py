@@ -81,6 +81,8 @@ def trial(
         - ``refused`` (share, Wilson interval), ``refused_change`` (paired difference of shares, -1 to 1).
         - ``kl``: KL(unedited || edited) in nats per token along the unedited answers. On harmless prompts it is a side
           effect; on those that the edit should change it is not.
+        - ``kl_answered``: the same over prompts that the unedited model did not refuse: on harmless prompts it leaves
+          out those on which losing the refusal is the effect.
         - ``perplexity_unedited``, ``perplexity``: of these answers, the exponential of the mean over prompts of nats
           per token; empty answers are left out.
 
