@@ -47,6 +47,8 @@ DEPTH = 0.8
 """The published filter: directions above are the words themselves rather than a reason to say them."""
 SCALES = (1.0, 1.5)
 TOKENS = 16
+TRIED = 40
+"""Most groups that are tried."""
 FEWEST = 10
 """Twins below which nothing is split."""
 
@@ -72,7 +74,7 @@ class Direction:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Three parts of the prompts that share no group."""
+    """Three parts of the prompts that share no group, of at most `TRIED` groups each."""
 
     fitted: PromptSet
     chosen: PromptSet
@@ -93,6 +95,7 @@ def parts(prompts: PromptSet, *, seed: int = 0) -> Parts:
     bounds = (0.0, SHARES[0], sum(SHARES), 1.0)
     found = []
     for k, (lo, hi) in enumerate(pairwise(bounds)):
+        hi = min(hi, lo + TRIED / n)
         own = tuple(p for p, at in zip(prompts, place, strict=True) if lo <= at < hi)
         found.append(PromptSet(f"{prompts.name}, part {k + 1}", own))
     return Parts(*found)

@@ -112,9 +112,9 @@ def agreement_table(found: Sequence[Testimony]) -> pd.DataFrame:
     rows = []
     for first, second in combinations(found, 2):
         a, b = (one.curve.drawn_onsets() for one in (first, second))
-        apart = np.abs(a[: min(len(a), len(b))] - b[: min(len(a), len(b))])
+        fired = np.isfinite(a[: len(b)]) & np.isfinite(b[: len(a)])
+        apart = np.abs(a[: len(b)][fired] - b[: len(a)][fired])
         value = abs(first.onset.value - second.onset.value)
-        apart = apart[np.isfinite(apart)]
         if not len(apart) or not np.isfinite(value):
             continue
         lo, hi = layer_interval(apart)

@@ -139,6 +139,7 @@ def _changes(
         "log_odds_change": (after.log_odds - before.log_odds, _same),
         "refused_change": (after.refused.astype(float) - before.refused, _same),
         "kl": (beside.kl.numpy(), _same),
+        "kl_answered": (np.where(before.refused, np.nan, beside.kl.numpy()), _same),
         "perplexity_unedited": (beside.loss.numpy(), np.exp),
         "perplexity": (beside.other_loss.numpy(), np.exp),
     }

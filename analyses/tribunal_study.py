@@ -1,0 +1,224 @@
+"""The tribunal as a study: every locator on the same prompts, the patches, the trial, and the claim they allow."""
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pandas as pd
+
+from analyses.decision import decision_claim
+from analyses.hearing import Hearing
+from analyses.locators.contrast import Contrast
+from analyses.locators.curve import Curve
+from analyses.locators.firing import Firing
+from analyses.locators.probe_onset import probe_onset
+from analyses.panel import Vocabulary, reading_curves, state_curves
+from analyses.sample import Sample
+from analyses.tribunal import Testimony, agreement_table, consensus, flags, sentences, verdict_table
+from interp import figures
+from interp.cache import ActivationCache
+from interp.lens import Readout
+from interp.prompts import PromptSet
+from interp.stats import Estimate, group_weights
+from interp.study import Claim, Study
+from probes.train import TrainedProbe
+
+POSITION = "t_post"
+
+
+def run(
+    cache: ActivationCache,
+    readout: Readout,
+    words: Vocabulary,
+    prompts: PromptSet,
+    hearing: Hearing,
+    probe: TrainedProbe | None,
+    *,
+    seed: int = 0,
+    provenance: dict[str, Any] | None = None,
+) -> Study:
+    """Holds the tribunal over labelled prompts.
+
+    Args:
+        cache: states at t_post, of all layers.
+        readout: of the model that made the cache.
+        words: what word-watching locators look for.
+        prompts: those of the cache, harmful and harmless ones.
+        hearing: what was seen of the model.
+        probe: of its refusals; None where it did only one thing.
+        seed: of bootstrap and permutations.
+        provenance: what claims should carry.
+
+    Returns:
+        Tables ``verdicts``, ``agreement``, ``locator_layers``, ``causal_layers``, ``trial`` and ``candidates``, their
+        figures, and one claim per place patched.
+    """
+    sample = Sample.of(prompts, seed=seed)
+    family = words.lexicon.family
+    decided, causal = _decided(hearing, seed)
+    found = _testimonies(cache, readout, words, sample, probe, causal, decided)
+    agreed = consensus(found)
+    about = provenance or {}
+    claims = tuple(
+        decision_claim(
+            effects,
+            sample.only(sample.labelled),
+            hearing.refused[sample.labelled],
+            family=hearing.family,
+            position=place,
+            top_layer=cache.layers[-1],
+            seed=seed,
+            provenance=about,
+        )
+        for place, effects in hearing.effects.items()
+    )
+    layers = pd.concat([t.curve.table(family=t.family, position=t.position) for t in found], ignore_index=True)
+    tables = {"verdicts": verdict_table(found), "agreement": agreement_table(found), "locator_layers": layers}
+    tables |= {n: t for n, t in (("trial", hearing.trial), ("candidates", hearing.candidates)) if t is not None}
+    if hearing.effects:
+        tables["causal_layers"] = causal_table(hearing, seed)
+    return Study(
+        title=f"Which layers decide to refuse: {cache.identity['model.name']} on {prompts.name}",
+        headlines=(*_verdicts(claims, hearing), *sentences(found, agreed, decided), *_trial_sentences(hearing)),
+        notes=_notes(family, hearing),
+        tables=tables,
+        figures=_figures(tables),
+        claims=claims,
+        about={},
+    )
+
+
+def _decided(hearing: Hearing, seed: int) -> tuple[dict[str, Estimate], list[Curve]]:
+    """Where patching begins to turn the model round, by place, and the curves at t_post."""
+    decided, curves = {}, []
+    for place, effects in hearing.effects.items():
+        own = effects.sufficiency(seed=seed), effects.necessity(seed=seed)
+        curves += list(own) if place == POSITION else []
+        if all(curve.height.lo > 0 for curve in own):
+            decided[place] = own[0].onset()
+    return decided, curves
+
+
+def _testimonies(
+    cache: ActivationCache,
+    readout: Readout,
+    words: Vocabulary,
+    sample: Sample,
+    probe: TrainedProbe | None,
+    causal: list[Curve],
+    decided: dict[str, Estimate],
+) -> list[Testimony]:
+    states, top = cache.residuals(position=POSITION), cache.layers[-1]
+    alone = replace(sample, weights=group_weights([str(i) for i in range(len(sample))], seed=sample.seed))
+    where, family = decided.get(POSITION), words.lexicon.family
+    by_group, by_prompt = Contrast.of(sample), Contrast.of(alone)
+    reading, rules, _ = reading_curves(states, cache.layers, by_group, readout, words)
+    again, _, _ = reading_curves(states, cache.layers, by_prompt, readout, words)
+    firings = {rule.locator: rule for rule in rules}
+    found = [
+        _testimony(curve, again[name], family, top, where, firings.get(name), sample) for name, curve in reading.items()
+    ]
+    again = state_curves(states, cache.layers, by_prompt)
+    for name, curve in state_curves(states, cache.layers, by_group).items():
+        found.append(_testimony(curve, again[name], "none", top, where, None, sample))
+    if probe is not None:
+        curve = probe_onset(probe, cache.layers, seed=sample.seed)
+        found.append(_testimony(curve, None, "none", top, where, None, sample))
+    return found + [_testimony(curve, None, "own", top, where, None, sample) for curve in causal]
+
+
+def _testimony(
+    curve: Curve,
+    alone: Curve | None,
+    family: str,
+    top: int,
+    decided: Estimate | None,
+    firing: Firing | None,
+    sample: Sample,
+) -> Testimony:
+    wrong = flags(curve, top, decided, firing, sample.harmful)
+    return Testimony(curve, alone, family, POSITION, tuple(wrong))
+
+
+def causal_table(hearing: Hearing, seed: int = 0) -> pd.DataFrame:
+    """Effects of patching by layer, place and direction, beside their placebos, in the columns of a layer table."""
+    parts = []
+    for place, effects in hearing.effects.items():
+        for curve_of, placebo in product((effects.sufficiency, effects.necessity), (False, True)):
+            parts.append(curve_of(placebo=placebo, seed=seed).table(family=hearing.family, position=place))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _verdicts(claims: tuple[Claim, ...], hearing: Hearing) -> list[str]:
+    if not claims:
+        why = hearing.chosen if not hearing.words else "patching needs twins of one harmful and one harmless prompt"
+        return [f"Not established: a layer that decides to refuse; nothing was patched ({why})."]
+    lines = [claim.statement for claim in claims if claim.established]
+    for claim in claims:
+        if not claim.established:
+            failed = ", ".join(c.name for c in claim.controls if not c.passed)
+            lines.append(f"Not established: a layer that decides to refuse, at {claim.position}: failed {failed}.")
+    return lines
+
+
+def _trial_sentences(hearing: Hearing) -> list[str]:
+    if hearing.trial is None:
+        return [f"No direction was tried: {hearing.chosen}."] if hearing.words else []
+    lines = [f"The direction was {hearing.chosen}."]
+    for name, kind, what in (("taken out", "harmful", "Necessity"), ("put in", "harmless", "Sufficiency")):
+        if name not in set(hearing.trial["intervention"]):
+            continue
+        before, after = (_cell(hearing.trial, n, "", kind, "refused") for n in ("none", name))
+        placebos = {p: _cell(hearing.trial, name, p, kind, "refused") for p in _placebos(hearing.trial, name)}
+        told = ", ".join(f"{placebo} {_share(row)}" for placebo, row in placebos.items())
+        kl = _cell(hearing.trial, name, "", "harmless", "kl_answered")
+        lines.append(
+            f"{what}: {kind} prompts refused {_share(before)}; with the direction {name} {_share(after)}; placebos: "
+            f"{told}. KL on harmless prompts it answers {kl['value']:.3f} [{kl['lo']:.3f}, {kl['hi']:.3f}] nats per token."
+        )
+    return lines
+
+
+def _cell(trial: pd.DataFrame, name: str, placebo: str, kind: str, metric: str) -> dict[str, float]:
+    """The one row of a trial."""
+    wanted = {"intervention": name, "placebo": placebo, "prompts": kind, "metric": metric}
+    row = trial[(trial[list(wanted)] == pd.Series(wanted)).all(axis=1)].iloc[0]
+    return {k: float(row[k]) for k in ("value", "lo", "hi")}
+
+
+def _placebos(trial: pd.DataFrame, name: str) -> list[str]:
+    own = trial.loc[(trial["intervention"] == name) & (trial["placebo"] != ""), "placebo"]
+    return list(dict.fromkeys(own))
+
+
+def _share(row: dict[str, float]) -> str:
+    return f"{row['value']:.0%} [{row['lo']:.0%}, {row['hi']:.0%}]"
+
+
+def _notes(family: str, hearing: Hearing) -> tuple[str, ...]:
+    opened = ", ".join(map(repr, hearing.words)) or "none"
+    return (
+        "Every locator sees the same cached states at t_post, harmful against harmless prompts (the probe: refused "
+        f"against complied). Those that watch words look for the {family} family; all others see none.",
+        "Patching reads log-odds, in nats, that the answer opens as the model's own refusals do (first tokens "
+        f"{opened}). Sufficiency: harmless prompts get the states of their harmful twin. Necessity: harmful ones get "
+        "those of their harmless twin. Placebo: the states of a stranger of the same kind.",
+        "An onset is the first layer at which a curve has come half of the way to its peak (nine tenths for the AUROC "
+        "of the probe). Flags: never fires; fires on harmless alike (more than half as often); unstable (interval "
+        "wider than a fifth of the depth); not causal (more than 3 layers from where patching begins to turn the model "
+        "round).",
+        "The direction is a difference of means, fitted on 40 % of the twins, chosen on 20 %, tried on the rest. "
+        "Answers are judged by how they begin.",
+    )
+
+
+def _figures(tables: dict[str, pd.DataFrame]) -> dict[str, tuple[Any, str]]:
+    found: dict[str, tuple[Any, str]] = {}
+    if "causal_layers" in tables:
+        table = tables["causal_layers"].rename(columns={"group": "what"})
+        table = table.assign(group=table["position"] + ": " + table["locator"].str.removeprefix("causal_patch "))
+        found["causal_effect"] = (
+            figures.profiles(table, unit="nats of refusal log-odds moved"),
+            "What putting in the states of the other prompt of a twin moves, by layer, and what strangers move.",
+        )
+    return found
