@@ -171,12 +171,19 @@ def _trial_sentences(hearing: Hearing) -> list[str]:
         before, after = (_cell(hearing.trial, n, "", kind, "refused") for n in ("none", name))
         placebos = {p: _cell(hearing.trial, name, p, kind, "refused") for p in _placebos(hearing.trial, name)}
         told = ", ".join(f"{placebo} {_share(row)}" for placebo, row in placebos.items())
-        kl = _cell(hearing.trial, name, "", "harmless", "kl_answered")
         lines.append(
             f"{what}: {kind} prompts refused {_share(before)}; with the direction {name} {_share(after)}; placebos: "
-            f"{told}. KL on harmless prompts it answers {kl['value']:.3f} [{kl['lo']:.3f}, {kl['hi']:.3f}] nats per token."
+            f"{told}.{_side_effects(hearing.trial, name)}"
         )
     return lines
+
+
+def _side_effects(trial: pd.DataFrame, name: str) -> str:
+    """What taking the direction out changes where nothing was refused; putting it in is meant to change the answer."""
+    if name != "taken out":
+        return ""
+    kl = _cell(trial, name, "", "harmless", "kl_answered")
+    return f" KL on harmless prompts it answers {kl['value']:.3f} [{kl['lo']:.3f}, {kl['hi']:.3f}] nats per token."
 
 
 def _cell(trial: pd.DataFrame, name: str, placebo: str, kind: str, metric: str) -> dict[str, float]:

@@ -92,3 +92,18 @@ class Study:
     figures: dict[str, tuple[Any, str]]
     claims: tuple[Claim, ...]
     about: dict[str, str]
+
+    def after(self, first: "Study") -> "Study":
+        """One study with what the first says before what this one says, under the first one's title.
+
+        Tables, figures and settings of the same name are those of the first.
+        """
+        return Study(
+            title=first.title,
+            headlines=(*first.headlines, *self.headlines),
+            notes=(*first.notes, *self.notes),
+            tables={**self.tables, **first.tables},
+            figures={**first.figures, **{k: v for k, v in self.figures.items() if k not in first.figures}},
+            claims=(*first.claims, *self.claims),
+            about={**self.about, **first.about},
+        )
