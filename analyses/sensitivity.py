@@ -127,6 +127,7 @@ def run(
         figures=figures.all_figures(detectors, profiles, crossed, correlations),
         claims=tuple(trained.claim for trained in found.probes.values()),
         about=_about(found.subjects, seed, provenance or {}),
+        drawn_from=figures.DRAWN_FROM,
     )
 
 
