@@ -26,7 +26,7 @@ from interp.lens import LensReading, Readout, TunedLens, logit_lens, token_log_p
 from interp.models.lexicon import Lexicon, compile_lexicon, whole_words
 from interp.prompts.families import RefusalFamily
 from probes.splits import Folds
-from probes.sweep import FEWEST_ROWS, sweep
+from probes.sweep import enough_of_both, sweep
 
 WATCH_WORDS = ("tga_paper", "tga_released", "opening_logodds", "opening_logodds, tuned lens", "fdv")
 """The locators that watch for words; all others see none."""
@@ -103,8 +103,8 @@ def probe_curve(
     groups: Sequence[str],
     seed: int,
 ) -> Curve | None:
-    """The AUROC curve of probes of what was refused; None with fewer than `FEWEST_ROWS` of either behaviour."""
-    if min(int(refused.sum()), int((~refused).sum())) < FEWEST_ROWS:
+    """The AUROC curve of probes of what was refused; None with too few of either behaviour."""
+    if not enough_of_both(refused):
         return None
     swept = sweep(states.permute(1, 0, 2).contiguous().float(), refused, folds)
     contrast = Contrast.of_rows(refused, tuple(groups), names=("refused", "complied"), seed=seed)

@@ -21,11 +21,18 @@ from interp.errors import UsageError
 from interp.lens import Readout
 from interp.models.lexicon import Lexicon
 from interp.prompts import PromptSet
+from interp.provenance import code_digest
 from interp.stats import bootstrap_censored_median, wilson
 from interp.study import Claim, Study
 
 RULES = ("tga_paper", "tga_released")
 NATS = "log-odds of a refusal opening (nats)"
+DRAWN_FROM = {
+    "position_heatmap": ("layers",),
+    "prompt_heatmap": ("prompts",),
+    "rules": ("layers", "onsets"),
+    "calibration": ("layers",),
+}
 ONE_KIND = "Prompts of one kind only: nothing can be said about specificity. Add the other kind, with labels."
 
 
@@ -50,7 +57,7 @@ def run(
         position_tokens: the token at each position, for the heatmap's axis.
         seed: of bootstrap and permutations.
         progress: called with (positions done, positions in all).
-        provenance: what claims should carry beside the run key, such as the code digest.
+        provenance: what claims should carry beside model, run key, prompts, seed and code digest.
 
     Returns:
         Tables ``layers``, ``prompts`` and ``onsets``, two heatmaps, two sets of curves, the claims.
@@ -62,7 +69,8 @@ def run(
     read = read_cache(cache, readout, lexicon, progress=progress)
     sample = Sample.of(prompts, seed=seed)
     layers, by_prompt = layers_table(read, sample, lexicon.family), prompt_table(read, prompts, sample)
-    about = {**(provenance or {}), "run": cache.key, "seed": seed, "prompts": prompts.digest}
+    about = {"model": cache.identity["model.name"], "run": cache.key, "seed": seed, "prompts": prompts.digest}
+    about |= {"code": code_digest(), **(provenance or {})}
     claims = _claims(read, sample, lexicon.family, about)
     tokens = position_tokens or {}
     return Study(
@@ -73,6 +81,7 @@ def run(
         figures=_figures(layers, by_prompt, {p: tokens.get(p, "") for p in read.openings}, sample),
         claims=claims,
         about=_about(cache, prompts, lexicon, about),
+        drawn_from=DRAWN_FROM,
     )
 
 
@@ -152,17 +161,10 @@ def _notes(lexicon: Lexicon) -> tuple[str, ...]:
 
 
 def _about(cache: ActivationCache, prompts: PromptSet, lexicon: Lexicon, provenance: dict[str, Any]) -> dict[str, str]:
-    identity = cache.identity
     return {
-        "model": str(identity["model.name"]),
-        "revision": str(identity.get("model.revision") or "-"),
-        "weights": str(identity.get("model.weights", "-")),
-        "LoRA adapter": str(identity.get("model.adapter") or "-"),
-        "prompts": f"{prompts.name}, {len(prompts)}",
+        "prompt set": f"{prompts.name}, {len(prompts)}",
         "refusal family": lexicon.family,
-        "backend, dtype, device": ", ".join(
-            str(identity.get(f"runtime.{k}", "-")) for k in ("backend", "dtype", "device")
-        ),
+        **{k: str(v) for k, v in cache.identity.items()},
         **{k: str(v) for k, v in provenance.items()},
     }
 
@@ -176,7 +178,7 @@ def _figures(
         "position_heatmap": (
             figures.position_heatmap(layers, locator=OPENING, group=group, positions=positions, unit=NATS),
             f"Refusal signal by layer and position, {group}. Red: the lens expects a refusal more {more}. "
-            "A dot marks cells whose 95 % interval contains 0.",
+            f"{figures.HOW_TO_READ}",
         ),
         "prompt_heatmap": (
             figures.prompt_heatmap(prompts, unit=NATS),

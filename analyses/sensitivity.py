@@ -36,7 +36,7 @@ from interp.judges import as_refused
 from interp.prompts import PromptSet
 from interp.study import Study
 from probes.splits import Folds, by_group
-from probes.sweep import FEWEST_ROWS
+from probes.sweep import FEWEST_ROWS, enough_of_both
 from probes.train import TrainedProbe, train_probe
 from probes.transfer import Transfer, transfer
 
@@ -127,6 +127,7 @@ def run(
         figures=figures.all_figures(detectors, profiles, crossed, correlations),
         claims=tuple(trained.claim for trained in found.probes.values()),
         about=_about(found.subjects, seed, provenance or {}),
+        drawn_from=figures.DRAWN_FROM,
     )
 
 
@@ -149,8 +150,7 @@ def require_comparable(subjects: Sequence[Subject]) -> None:
 
 def _probed(subject: Subject) -> bool:
     """Whether there is enough of either behaviour to fit a probe."""
-    complied = subject.counted & ~subject.refused
-    return min(int(subject.refused.sum()), int(complied.sum())) >= FEWEST_ROWS
+    return enough_of_both(subject.refused[subject.counted])
 
 
 def _find(

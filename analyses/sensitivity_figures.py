@@ -7,6 +7,14 @@ import pandas as pd
 from analyses.sensitivity_tables import LENS, PROBE
 from interp import figures
 
+DRAWN_FROM = {
+    "detector_heatmap": ("detectors",),
+    "profiles": ("layers",),
+    "lens_profiles": ("layers",),
+    "transfer_heatmap": ("transfer",),
+    "profile_correlation_heatmap": ("profile_correlations",),
+}
+
 
 def all_figures(
     detectors: pd.DataFrame, profiles: pd.DataFrame, crossed: pd.DataFrame, correlations: pd.DataFrame

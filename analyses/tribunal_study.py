@@ -17,6 +17,7 @@ from analyses.sample import Sample
 from analyses.tribunal import Testimony, agreement_table, consensus, flags, sentences, verdict_table
 from interp import figures
 from interp.cache import ActivationCache
+from interp.figures.heatmaps import HOW_TO_READ, ONSETS, OWN_PEAK
 from interp.lens import Readout
 from interp.prompts import PromptSet
 from interp.stats import Estimate, group_weights
@@ -24,6 +25,7 @@ from interp.study import Claim, Study
 from probes.train import TrainedProbe
 
 POSITION = "t_post"
+DRAWN_FROM = {"locator_heatmap": ("locator_layers", "verdicts"), "causal_heatmap": ("causal_layers",)}
 
 
 def run(
@@ -82,9 +84,10 @@ def run(
         headlines=(*_verdicts(claims, hearing), *sentences(found, agreed, decided), *_trial_sentences(hearing)),
         notes=_notes(family, hearing),
         tables=tables,
-        figures=_figures(tables),
+        figures=_figures(tables, found),
         claims=claims,
         about={},
+        drawn_from=DRAWN_FROM,
     )
 
 
@@ -219,13 +222,35 @@ def _notes(family: str, hearing: Hearing) -> tuple[str, ...]:
     )
 
 
-def _figures(tables: dict[str, pd.DataFrame]) -> dict[str, tuple[Any, str]]:
-    found: dict[str, tuple[Any, str]] = {}
-    if "causal_layers" in tables:
-        table = tables["causal_layers"].rename(columns={"group": "what"})
-        table = table.assign(group=table["position"] + ": " + table["locator"].str.removeprefix("causal_patch "))
-        found["causal_effect"] = (
-            figures.profiles(table, unit="nats of refusal log-odds moved"),
-            "What putting in the states of the other prompt of a twin moves, by layer, and what strangers move.",
+def _figures(tables: dict[str, pd.DataFrame], found: list[Testimony]) -> dict[str, tuple[Any, str]]:
+    layers = tables["locator_layers"]
+    named = {t.curve.locator: t.curve for t in found}
+    chosen = pd.concat(
+        [layers[(layers["locator"] == n) & (layers["group"] == c.contrast)] for n, c in named.items()],
+        ignore_index=True,
+    )
+    verdicts = tables["verdicts"]
+    onsets = pd.DataFrame({"locator": verdicts["locator"]} | {
+        new: verdicts[old] for new, old in (("onset", "onset"), ("lo", "onset_lo"), ("hi", "onset_hi"))
+    })  # fmt: skip
+    drawn = {
+        "locator_heatmap": (
+            figures.layer_heatmap(
+                chosen,
+                rows="locator",
+                unit={n: c.unit for n, c in named.items()},
+                null={n: c.null for n, c in named.items()},
+                onsets=onsets,
+            ),
+            f"How far every locator sets the two kinds of prompts apart, by layer. {HOW_TO_READ} {OWN_PEAK} {ONSETS}",
         )
-    return found
+    }
+    if "causal_layers" in tables:
+        table = tables["causal_layers"]
+        table = table.assign(what=table["position"] + ": " + table["locator"].str.removeprefix("causal_patch "))
+        drawn["causal_heatmap"] = (
+            figures.layer_heatmap(table, rows="what", unit="nats"),
+            "How much patching moves the log-odds of the model's own refusals, by layer: with the states of the other "
+            f"prompt of a twin, and with those of a stranger of the same kind (placebo). {HOW_TO_READ}",
+        )
+    return drawn

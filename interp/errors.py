@@ -39,6 +39,12 @@ class PromptFileError(InterpError):
         super().__init__("\n".join(lines))
 
 
+class StudyError(InterpError):
+    """A finished study that can not be read or trusted."""
+
+    exit_code = 3
+
+
 class ModelError(InterpError):
     """A model that can not be found, loaded or read."""
 

@@ -114,14 +114,19 @@ def sweep(
     )
 
 
+def enough_of_both(refused: Bool[ndarray, " row"]) -> bool:
+    """Whether at least `FEWEST_ROWS` rows were refused, and as many complied."""
+    return min(int(refused.sum()), int((~refused).sum())) >= FEWEST_ROWS
+
+
 def require_both(refused: Bool[ndarray, " row"]) -> None:
     """Checks that there are enough refusals and enough answers to tell them apart.
 
     Raises:
         UsageError: when fewer than ten rows were refused, or complied.
     """
-    yes, no = int(refused.sum()), int((~refused).sum())
-    if min(yes, no) < FEWEST_ROWS:
+    if not enough_of_both(refused):
+        yes, no = int(refused.sum()), int((~refused).sum())
         raise UsageError(
             f"{yes} responses were refused and {no} complied; a probe of refusal needs {FEWEST_ROWS} of each. "
             "Give prompts of both kinds, or a model that refuses some."

@@ -150,6 +150,7 @@ def _provenance(
 ) -> dict[str, Any]:
     labels = canonical_json([None if one is None else bool(one) for one in refused])
     return {
+        "model": cache.identity.get("model.name"),
         "run": cache.key,
         "random_twin": None if random_twin is None else random_twin.key,
         "prompts": prompts.digest,

@@ -55,7 +55,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_a_report_needs_no_torch():
-    assert not imported_by("import interp.tables, interp.figures, interp.report, interp.study") & {"torch"}
+    assert not imported_by("import interp.tables, interp.figures, interp.report, interp.comparison_report") & {"torch"}
 
 
 def test_no_library_is_imported_that_changes_the_process():

@@ -5,7 +5,7 @@ Exit codes: 0 ok, 2 usage, 3 bad input, 4 model, 5 cache, 130 interrupted.
 
 import typer
 
-from interp.cli import families, harvest, judge, lint, models, probe, scan, sensitivity
+from interp.cli import compare, families, harvest, judge, lint, models, probe, scan, sensitivity
 
 __all__ = ["app"]
 
@@ -18,6 +18,7 @@ app = typer.Typer(
 # The order is that of `interp --help`.
 app.command()(scan.scan)
 app.command()(sensitivity.sensitivity)
+app.command()(compare.compare)
 app.command()(harvest.harvest)
 app.command()(harvest.verify)
 app.command()(judge.judge)

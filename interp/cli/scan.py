@@ -9,10 +9,12 @@ from interp.cli import inputs, options
 from interp.cli.options import reported
 
 if TYPE_CHECKING:
-    from interp.cache import Capture, Harvest
+    from analyses.panel import Vocabulary
+    from interp.cache import ActivationCache, Capture, Harvest
     from interp.models.runtime import Runtime
     from interp.models.source import ModelSource
     from interp.prompts import PromptSet
+    from interp.study import Study
 
 
 @reported
@@ -36,7 +38,10 @@ def scan(
     keep_text: options.KeepText = False,
     seed: options.Seed = 0,
 ) -> None:
-    """Where along the layers does the model turn to refusal? Writes a heatmap and a report."""
+    """Which layers decide to refuse? Every locator, a causal check, heatmaps and a report.
+
+    The model's answers are kept in the run folder; they may be sensitive.
+    """
     from interp.cache import Capture
 
     chosen = inputs.prompts(prompts, label, text_column, system, offline)
@@ -80,29 +85,52 @@ def _scan(
 
 def _study(planned: "Harvest", folder: Path, family: Any, stamp: dict[str, Any]) -> None:
     from analyses import scan as analysis
+    from analyses.panel import Vocabulary
     from analyses.readings import expected_seconds
     from interp.cache import ActivationCache
     from interp.console import duration, notify, progress
-    from interp.models.lexicon import compile_lexicon
     from interp.report import write_study
 
     cache = ActivationCache.open(folder)
     readout = planned.adapter.readout()
-    lexicon = compile_lexicon(planned.adapter.tokenizer, family)
+    words = Vocabulary.of(planned.adapter.tokenizer, family)
     expected = duration(expected_seconds(cache, readout))
     notify(f"Reading {len(cache.positions)} positions through the lens, about {expected}.")
     with progress("lens", "positions") as update:
         study = analysis.run(
             cache,
             readout,
-            lexicon,
+            words.lexicon,
             planned.prompts,
             position_tokens=planned.position_tokens,
             seed=stamp["seed"],
             progress=update,
             provenance={"code": stamp["code"]},
         )
+    if {p.label for p in planned.prompts} >= {"harmful", "harmless"}:
+        study = study.after(_tribunal(planned, cache, words, stamp))
     write_study(study, folder, stamp=stamp)
+
+
+def _tribunal(planned: "Harvest", cache: "ActivationCache", words: "Vocabulary", stamp: dict[str, Any]) -> "Study":
+    """Every locator, patches and the trial of a direction; the model is asked and edited here."""
+    from analyses import tribunal_study
+    from analyses.hearing import hear
+    from interp.console import notify, progress
+    from interp.judges import as_refused
+    from probes.sweep import enough_of_both
+    from probes.train import train_probe
+
+    prompts, seed = planned.prompts, stamp["seed"]
+    with progress("interventions", "steps") as update:
+        hearing = hear(cache, prompts, lambda: planned.adapter, seed=seed, notify=notify, progress=update)
+    notify("Probing, and asking every locator.")
+    probe = None
+    if enough_of_both(hearing.refused[hearing.counted]):
+        probe = train_probe(cache, prompts, as_refused(hearing.behaviours), position="t_post", seed=seed)
+    about = {"code": stamp["code"], "run": cache.key, "seed": seed, "prompts": prompts.digest}
+    readout = planned.adapter.readout()
+    return tribunal_study.run(cache, readout, words, prompts, hearing, probe, seed=seed, provenance=about)
 
 
 def _summarise(folder: Path) -> None:

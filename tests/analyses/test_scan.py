@@ -6,9 +6,11 @@ from analyses import scan
 from analyses.scan_tables import OPENING
 from interp.cache import ActivationCache
 from interp.errors import UsageError
+from interp.ledger import read_claims, write_claims
 from interp.lens import Readout
 from interp.models.lexicon import Lexicon
 from interp.prompts import PromptSet, user_prompt
+from interp.provenance import code_digest
 from interp.study import LAYERS_COLUMNS
 
 VOCAB, LAYERS, PAIRS = 24, 11, 30
@@ -53,6 +55,17 @@ def test_a_planted_refusal_is_established_at_its_layer(tmp_path, layer):
     assert any(f"from layer {layer}" in line for line in study.headlines)
 
 
+def test_every_claim_says_where_it_comes_from(tmp_path):
+    cache, prompts = cache_of(tmp_path, layer=6)
+    claims = scan.run(cache, READOUT, LEXICON, prompts, seed=3).claims
+    write_claims(claims, tmp_path)
+    assert read_claims(tmp_path) == claims
+    origin = {"data_digest": prompts.digest, "code_version": code_digest(), "seed": 3, "family": "apology"}
+    for claim in claims:
+        assert origin.items() <= claim.record().items()
+        assert claim.record()["interval"] == [6, 6]
+
+
 def test_a_rule_that_fires_on_harmless_prompts_alike_is_not_established(tmp_path):
     cache, prompts = cache_of(tmp_path, layer=5, on=(0, 1))
     study = scan.run(cache, READOUT, LEXICON, prompts)
@@ -88,7 +101,7 @@ def test_tables_hold_every_number_with_interval_and_n(tmp_path):
     assert (paper[paper["label"] == "harmful"]["onset"] == 4).all()
     assert paper[paper["label"] == "harmless"]["onset"].isna().all()
     assert paper[paper["label"] == "harmless"]["censored"].all()
-    assert study.figures["position_heatmap"][0].data[0].x[1] == "t_post<br>\\u000a"
+    assert study.figures["position_heatmap"][0].data[0].y[1] == "t_post  \\u000a"
 
 
 def test_opening_log_odds_equal_a_dense_computation(tmp_path):

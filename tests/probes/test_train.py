@@ -8,6 +8,8 @@ import torch
 from interp.cache import ActivationCache
 from interp.errors import ModelMismatch, NonFinite, UsageError
 from interp.judges import as_refused, behaviour, tally
+from interp.ledger import read_claims, write_claims
+from interp.provenance import code_digest
 from probes.estimators import MLPProbe
 from probes.evidence import SAME_KIND
 from probes.fitting import ESTIMATORS, calibration, fit
@@ -38,6 +40,15 @@ def test_a_planted_direction_is_found_and_established(trained):
     assert trained.claim.established and trained.probe.record["established"]
     assert trained.probe.record["training"]["layers_chosen"] == {"3": 4}
     assert set(trained.evidence.excess.baselines) >= {"words", "length", "layer 0", "random twin"}
+
+
+def test_the_claim_says_where_it_comes_from(trained, planted, tmp_path):
+    write_claims([trained.claim], tmp_path)
+    assert read_claims(tmp_path) == (trained.claim,)
+    record = trained.claim.record()
+    assert record["code_version"] == code_digest() and record["seed"] == 0
+    assert record["data_digest"] == planted.identity["prompts"]
+    assert record["provenance"]["model"] == planted.identity["model.name"]
 
 
 def test_the_probe_of_all_rows_scores_as_those_of_the_folds_did(trained, planted):
