@@ -73,6 +73,7 @@ def paired_curves(curves: pd.DataFrame, *, unit: str) -> go.Figure:
         figure.add_trace(line, **where)
     styled(figure, x="", y="", height=120 + 260 * down)
     figure.update_layout(legend_y=-75 / (260 * down))
+    figure.update_xaxes(showticklabels=True)
     figure.update_xaxes(title_text="layer", row=down)
     figure.update_yaxes(title_text=unit, col=1)
     return figure
