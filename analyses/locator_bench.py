@@ -89,6 +89,7 @@ def run(
     vocabularies: dict[str, Vocabulary],
     lens: TunedLens | None = None,
     *,
+    patched: int = PATCHED,
     progress: Progress = lambda *_: None,
 ) -> pd.DataFrame:
     """Every locator on every case: one row each.
@@ -98,6 +99,7 @@ def run(
         chosen: see `cases`.
         vocabularies: by family.
         lens: tuned to the model; without it that readout is left out.
+        patched: how many twins are patched.
         progress: called with (cases done, cases in all).
 
     Returns:
@@ -109,14 +111,14 @@ def run(
     for done, case in enumerate(chosen, start=1):
         words = vocabularies[case.family]
         planted = None if case.plant is None else bed.put(case.plant, words.lexicon.openings)
-        for name, curve in _curves(bed, case, words, planted, lens):
+        for name, curve in _curves(bed, case, words, planted, lens, patched):
             rows.append(_row(case, planted, name, curve))
         progress(done, len(chosen))
     return pd.DataFrame(rows)
 
 
 def _curves(
-    bed: Bed, case: Case, words: Vocabulary, planted: Planted | None, lens: TunedLens | None
+    bed: Bed, case: Case, words: Vocabulary, planted: Planted | None, lens: TunedLens | None, patched: int
 ) -> Iterator[tuple[str, Curve | None]]:
     """The curves of all locators; None where a locator says itself that there is nothing to locate."""
     states = bed.states if planted is None else planted.states
@@ -138,7 +140,7 @@ def _curves(
     folds = by_group(sample.groups, FOLDS, seed=case.seed)
     yield "probe", probe_curve(states, bed.layers, kept, folds, sample.groups, case.seed)
     if case.kind != SHUFFLED:
-        yield from _causal(bed.part(PATCHED), case, words)
+        yield from _causal(bed.part(patched), case, words)
 
 
 def _asked(bed: Bed, case: Case) -> tuple[Bool[ndarray, " row"], Bool[ndarray, " row"]]:

@@ -112,7 +112,7 @@ def test_cases_cover_layers_strengths_and_families():
 
 
 def test_the_bench_scores_every_locator(bed, words):
-    found = run(bed, cases(BLOCKS, ("apology",), plants=4, nulls=4), {"apology": words})
+    found = run(bed, cases(BLOCKS, ("apology",), plants=4, nulls=4), {"apology": words}, patched=12)
     scores = score(found).set_index(["locator", "kind"])
     assert scores.loc[("causal_patch, sufficiency", "plants"), "hits"] >= 0.75
     assert {"tga_paper", "mean_difference", "pair_angle", "mmd", "probe"} <= set(found["locator"])
