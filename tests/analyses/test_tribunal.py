@@ -29,11 +29,12 @@ HARMFUL = np.arange(2 * TWINS) % 2 == 0
 
 
 def curve(name, onset, *, spread=0.0, height=1.0, seed=0):
-    """A step at a layer, which moves about in the resamples."""
+    """A step at a layer, which moves about in the resamples, and a gentle rise behind it."""
     rng = np.random.default_rng(seed)
     steps = onset + rng.normal(size=400) * spread
-    drawn = height * (np.asarray(LAYERS) >= steps[:, None]) + rng.normal(size=(400, len(LAYERS))) * 0.01
-    return Curve(name, LAYERS, height * (np.asarray(LAYERS) >= onset), drawn, "nats", 100, "harmful - harmless")
+    rise = height * (1 + np.asarray(LAYERS) / 50)
+    drawn = rise * (np.asarray(LAYERS) >= steps[:, None]) + rng.normal(size=(400, len(LAYERS))) * 0.01
+    return Curve(name, LAYERS, rise * (np.asarray(LAYERS) >= onset), drawn, "nats", 100, "harmful - harmless")
 
 
 def firing(harmful, harmless):
