@@ -38,6 +38,7 @@ WRITTEN_BY = (
 )
 """The code that decides an effect; one made by other code is made again."""
 Notify = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -76,78 +77,72 @@ class Hearing:
 def hear(
     cache: ActivationCache,
     prompts: PromptSet,
-    loaded: Callable[[], Adapter],
+    adapter: Adapter,
     *,
     seed: int = 0,
     notify: Notify = lambda _: None,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Hearing:
     """Lets the model answer and intervenes on it, or takes what is kept.
 
     Args:
         cache: of the model on these prompts, with t_post.
         prompts: those of the cache.
-        loaded: loads the model; not called when everything is there.
+        adapter: the model.
         seed: of splits, strangers and placebos.
         notify: told in one line what is happening.
         progress: called with (steps done, steps in all) of what takes long.
     """
-    said = answers(cache, prompts, loaded, tokens=ANSWER_TOKENS)
+    said = answers(cache, prompts, lambda: adapter, tokens=ANSWER_TOKENS)
     done = tuple(map(behaviour, said))
     refused, complied = (np.array([b == kind for b in done]) for kind in ("refused", "complied"))
     families = Counter(str(family_refuses(r)) for r, no in zip(said, refused, strict=True) if no)
     family = families.most_common(1)[0][0] if families else "none"
-    session = _Session(cache, prompts, loaded, seed, notify, progress)
-    words = own_words(session.adapter.tokenizer, said, refused, complied) if refused.any() else ()
+    words = own_words(adapter.tokenizer, said, refused, complied)
     if not words:
         return Hearing(
             done, family, (), {}, None, None, "the model refuses too little to say what its refusals open with"
         )
-    names = tuple(session.adapter.tokenizer.decode([i]) for i in words)
-    effects = session.effects(words)
-    trial, candidates, chosen = session.trial(words, [name for name, _ in families.most_common(3)])
-    return Hearing(done, family, names, effects, trial, candidates, chosen)
+    names = tuple(adapter.tokenizer.decode([i]) for i in words)
+    session = _Session(cache, prompts, adapter, words, seed, notify, progress)
+    trial, candidates, chosen = session.trial([name for name, _ in families.most_common(3)])
+    return Hearing(done, family, names, session.effects(), trial, candidates, chosen)
 
 
+@dataclass(frozen=True)
 class _Session:
-    """A model that is loaded once, and only if something is missing."""
+    """A model, and the words by which its refusals are known."""
 
-    def __init__(
-        self,
-        cache: ActivationCache,
-        prompts: PromptSet,
-        loaded: Callable[[], Adapter],
-        seed: int,
-        notify: Notify,
-        progress: Callable[[int, int], None],
-    ) -> None:
-        self.cache, self.prompts, self.seed, self.notify, self.progress = cache, prompts, seed, notify, progress
-        self.folder, self._loaded = Path(cache.place), loaded
-        self._adapter: Adapter | None = None
+    cache: ActivationCache
+    prompts: PromptSet
+    adapter: Adapter
+    words: tuple[int, ...]
+    seed: int
+    notify: Notify
+    progress: Progress
 
     @property
-    def adapter(self) -> Adapter:
-        """The model."""
-        if self._adapter is None:
-            self._adapter = self._loaded()
-        return self._adapter
+    def folder(self) -> Path:
+        """Where effects are kept."""
+        return Path(self.cache.place)
 
-    def stamp(self, words: Sequence[int]) -> dict[str, Any]:
+    @property
+    def stamp(self) -> dict[str, Any]:
         """What decides an effect."""
-        return {"run": self.cache.key, "words": list(words), "seed": self.seed, "code": code_digest(*WRITTEN_BY)}
+        return {"run": self.cache.key, "words": list(self.words), "seed": self.seed, "code": code_digest(*WRITTEN_BY)}
 
-    def effects(self, words: Sequence[int]) -> dict[str, PatchEffects]:
+    def effects(self) -> dict[str, PatchEffects]:
         """Patches of a part of the twins, at t_post and at all tokens behind the instruction."""
         twins = some_twins(self.prompts, PATCHED, seed=self.seed)
         if len(twins) < 2 * FEWEST_TWINS:
             return {}
         behind = sum(position != "t_inst" for position in self.cache.positions)
         places = {"t_post": (-1,), **({"the template": tuple(range(-behind, 0))} if behind > 1 else {})}
-        return {name: self._patched(name, at, twins, words) for name, at in places.items()}
+        return {name: self._patched(name, at, twins) for name, at in places.items()}
 
-    def _patched(self, name: str, at: tuple[int, ...], twins: PromptSet, words: Sequence[int]) -> PatchEffects:
+    def _patched(self, name: str, at: tuple[int, ...], twins: PromptSet) -> PatchEffects:
         harmful, groups = np.array([p.label == "harmful" for p in twins]), tuple(p.unit for p in twins)
-        stamp = {**self.stamp(words), "at": list(at)}
+        stamp = {**self.stamp, "at": list(at)}
         file = f"patched {name}".replace(" ", "_")
         kept = kept_arrays(self.folder, file, stamp)
         if kept is None:
@@ -155,7 +150,7 @@ class _Session:
             adapter, readout = self.adapter, self.adapter.readout()
             layers = list(range(1, adapter.n_layers + 1))
             found = patch_effects(
-                lambda edits: word_log_odds(adapter, readout, twins.prompts, words, edits, batch_size=len(twins)),
+                lambda edits: word_log_odds(adapter, readout, twins.prompts, self.words, edits, batch_size=len(twins)),
                 states_at(adapter, twins.prompts, layers, at),
                 layers,
                 at,
@@ -171,23 +166,20 @@ class _Session:
         layers = [int(layer) for layer in kept["layers"]]
         return PatchEffects(tuple(layers), harmful, groups, kept["before"], kept["moved"], kept["placebo"])
 
-    def trial(
-        self, words: Sequence[int], families: Sequence[str]
-    ) -> tuple[pd.DataFrame | None, pd.DataFrame | None, str]:
+    def trial(self, families: Sequence[str]) -> tuple[pd.DataFrame | None, pd.DataFrame | None, str]:
         """The direction that was found and what it does, or why none was tried."""
         labelled = replace(self.prompts, prompts=tuple(p for p in self.prompts if p.label))
         if len({p.unit for p in labelled}) < 3 * FEWEST_TWINS or len({p.label for p in labelled}) < 2:
             return None, None, "too few labelled prompts to find a direction on some and try it on others"
-        stamp = self.stamp(words)
-        kept = kept_json(self.folder, "trial", stamp)
+        kept = kept_json(self.folder, "trial", self.stamp)
         if kept is None:
             own = parts(labelled, seed=self.seed)
-            kept = self._tried(own, words, families)
-            keep_json(self.folder, "trial", stamp, kept)
+            kept = self._tried(own, families)
+            keep_json(self.folder, "trial", self.stamp, kept)
         return pd.DataFrame(kept["trial"]), pd.DataFrame(kept["candidates"]), kept["chosen"]
 
-    def _tried(self, own: Parts, words: Sequence[int], families: Sequence[str]) -> dict[str, Any]:
-        adapter = self.adapter
+    def _tried(self, own: Parts, families: Sequence[str]) -> dict[str, Any]:
+        adapter, words = self.adapter, self.words
         self.notify("Looking for the direction of refusal on some prompts.")
         found = find_direction(adapter, adapter.readout(), own, words, self.progress)
         self.notify("Trying it on other prompts, beside placebos.")

@@ -91,12 +91,11 @@ def parts(prompts: PromptSet, *, seed: int = 0) -> Parts:
     n = int(codes.max()) + 1
     if n < FEWEST:
         raise UsageError(f"{n} groups of prompts can not be split in three; give {FEWEST} or more.")
-    place = np.random.default_rng(seed).permutation(n)[codes] / n
-    bounds = (0.0, SHARES[0], sum(SHARES), 1.0)
+    place = np.random.default_rng(seed).permutation(n)[codes]
+    bounds = (0, round(SHARES[0] * n), round(sum(SHARES) * n), n)
     found = []
     for k, (lo, hi) in enumerate(pairwise(bounds)):
-        hi = min(hi, lo + TRIED / n)
-        own = tuple(p for p, at in zip(prompts, place, strict=True) if lo <= at < hi)
+        own = tuple(p for p, at in zip(prompts, place, strict=True) if lo <= at < min(hi, lo + TRIED))
         found.append(PromptSet(f"{prompts.name}, part {k + 1}", own))
     return Parts(*found)
 

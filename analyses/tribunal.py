@@ -2,7 +2,7 @@
 
 A locator is flagged when it never fires, fires on harmless prompts alike, moves about under resampling, or points at
 layers where patching changes nothing. The consensus is the median onset of those that are not flagged by their own
-testimony; whether it lies where the model decides is a question to the patches alone.
+words; whether it lies where the model decides is a question to the patches alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ CAUSAL = "causal_patch"
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class Witness:
     """What one locator says.
 
     Attributes:
@@ -86,7 +86,7 @@ def _alike(firing: Firing, harmful: Bool[ndarray, " prompt"]) -> bool:
     return bool(fired[~harmful].mean() > fired[harmful].mean() / 2)
 
 
-def verdict_table(found: Sequence[Testimony]) -> pd.DataFrame:
+def verdict_table(found: Sequence[Witness]) -> pd.DataFrame:
     """One row per locator: onset and peak with intervals, height against its null, and its red flags."""
     rows = []
     for one in found:
@@ -103,7 +103,7 @@ def verdict_table(found: Sequence[Testimony]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def agreement_table(found: Sequence[Testimony]) -> pd.DataFrame:
+def agreement_table(found: Sequence[Witness]) -> pd.DataFrame:
     """For every two locators how far apart their onsets are, with its interval, and whether they agree.
 
     Resamples are paired where both rest on the same prompts. ``agree`` is "yes" when the whole interval lies within
@@ -141,7 +141,7 @@ class Consensus:
     by_prompt: Estimate
 
 
-def consensus(found: Sequence[Testimony]) -> Consensus | None:
+def consensus(found: Sequence[Witness]) -> Consensus | None:
     """The consensus of the locators that read and are heard; None with fewer than `FEWEST` of them."""
     heard = [t for t in found if t.heard and not t.curve.locator.startswith(CAUSAL)]
     if len(heard) < FEWEST:
@@ -158,11 +158,11 @@ def consensus(found: Sequence[Testimony]) -> Consensus | None:
     return Consensus(tuple(t.curve.locator for t in heard), bounds([t.curve for t in heard]), bounds(alone))
 
 
-def sentences(found: Sequence[Testimony], agreed: Consensus | None, decided: Mapping[str, Estimate]) -> list[str]:
+def sentences(found: Sequence[Witness], agreed: Consensus | None, decided: Mapping[str, Estimate]) -> list[str]:
     """What the tribunal says in words: the patches, the consensus, and who disagrees.
 
     Args:
-        found: all testimonies.
+        found: all witnesses.
         agreed: the consensus.
         decided: onset of the sufficiency and necessity curves, where they show any effect.
     """
@@ -174,8 +174,8 @@ def sentences(found: Sequence[Testimony], agreed: Consensus | None, decided: Map
         lines.append("No consensus: fewer than three locators are free of red flags of their own.")
     else:
         lines.append(
-            f"Consensus of {len(agreed.locators)} locators ({', '.join(agreed.locators)}): readable from layer "
-            f"{_interval(agreed.by_group)} on (groups resampled; prompts alone "
+            f"Consensus of {len(agreed.locators)} locators ({', '.join(agreed.locators)}): the two kinds of prompts "
+            f"part at layer {_interval(agreed.by_group)} (groups resampled; prompts alone "
             f"[{agreed.by_prompt.lo:.0f}, {agreed.by_prompt.hi:.0f}])."
         )
     flagged = {t.curve.locator: t.flags for t in found if t.flags}
@@ -192,7 +192,9 @@ def sentences(found: Sequence[Testimony], agreed: Consensus | None, decided: Map
                 "(harm, or what the answer will be), but putting it in changes no answer yet."
             )
         if late:
-            lines.append(f"{', '.join(late)} point more than {NEAR} layers above: the words come after the decision.")
+            lines.append(
+                f"{', '.join(late)} point more than {NEAR} layers above: what they see grows after the decision."
+            )
     return lines
 
 

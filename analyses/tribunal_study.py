@@ -1,10 +1,13 @@
 """The tribunal as a study: every locator on the same prompts, the patches, the trial, and the claim they allow."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Bool
+from numpy import ndarray
 
 from analyses.decision import decision_claim
 from analyses.hearing import Hearing
@@ -14,7 +17,7 @@ from analyses.locators.firing import Firing
 from analyses.locators.probe_onset import probe_onset
 from analyses.panel import Vocabulary, reading_curves, state_curves
 from analyses.sample import Sample
-from analyses.tribunal import Testimony, agreement_table, consensus, flags, sentences, verdict_table
+from analyses.tribunal import Witness, agreement_table, consensus, flags, sentences, verdict_table
 from interp import figures
 from interp.cache import ActivationCache
 from interp.figures.heatmaps import HOW_TO_READ, ONSETS, OWN_PEAK
@@ -58,22 +61,9 @@ def run(
     sample = Sample.of(prompts, seed=seed)
     family = words.lexicon.family
     decided, causal = _decided(hearing, seed)
-    found = _testimonies(cache, readout, words, sample, probe, causal, decided)
+    found = _witnesses(cache, readout, words, sample, probe, causal, decided)
     agreed = consensus(found)
-    about = provenance or {}
-    claims = tuple(
-        decision_claim(
-            effects,
-            sample.only(sample.labelled),
-            hearing.refused[sample.labelled],
-            family=hearing.family,
-            position=place,
-            top_layer=cache.layers[-1],
-            seed=seed,
-            provenance=about,
-        )
-        for place, effects in hearing.effects.items()
-    )
+    claims = _claims(hearing, sample.only(sample.labelled), sample.labelled, cache.layers[-1], seed, provenance or {})
     layers = pd.concat([t.curve.table(family=t.family, position=t.position) for t in found], ignore_index=True)
     tables = {"verdicts": verdict_table(found), "agreement": agreement_table(found), "locator_layers": layers}
     tables |= {n: t for n, t in (("trial", hearing.trial), ("candidates", hearing.candidates)) if t is not None}
@@ -91,6 +81,20 @@ def run(
     )
 
 
+def _claims(
+    hearing: Hearing,
+    sample: Sample,
+    labelled: Bool[ndarray, " prompt"],
+    top_layer: int,
+    seed: int,
+    provenance: dict[str, Any],
+) -> tuple[Claim, ...]:
+    """One claim per place that was patched."""
+    claim = partial(decision_claim, family=hearing.family, top_layer=top_layer, seed=seed, provenance=provenance)
+    refused = hearing.refused[labelled]
+    return tuple(claim(effects, sample, refused, position=place) for place, effects in hearing.effects.items())
+
+
 def _decided(hearing: Hearing, seed: int) -> tuple[dict[str, Estimate], list[Curve]]:
     """Where patching begins to turn the model round, by place, and the curves at t_post."""
     decided, curves = {}, []
@@ -102,7 +106,7 @@ def _decided(hearing: Hearing, seed: int) -> tuple[dict[str, Estimate], list[Cur
     return decided, curves
 
 
-def _testimonies(
+def _witnesses(
     cache: ActivationCache,
     readout: Readout,
     words: Vocabulary,
@@ -110,7 +114,7 @@ def _testimonies(
     probe: TrainedProbe | None,
     causal: list[Curve],
     decided: dict[str, Estimate],
-) -> list[Testimony]:
+) -> list[Witness]:
     states, top = cache.residuals(position=POSITION), cache.layers[-1]
     alone = replace(sample, weights=group_weights([str(i) for i in range(len(sample))], seed=sample.seed))
     where, family = decided.get(POSITION), words.lexicon.family
@@ -119,18 +123,18 @@ def _testimonies(
     again, _, _ = reading_curves(states, cache.layers, by_prompt, readout, words)
     firings = {rule.locator: rule for rule in rules}
     found = [
-        _testimony(curve, again[name], family, top, where, firings.get(name), sample) for name, curve in reading.items()
+        _witness(curve, again[name], family, top, where, firings.get(name), sample) for name, curve in reading.items()
     ]
     again = state_curves(states, cache.layers, by_prompt)
     for name, curve in state_curves(states, cache.layers, by_group).items():
-        found.append(_testimony(curve, again[name], "none", top, where, None, sample))
+        found.append(_witness(curve, again[name], "none", top, where, None, sample))
     if probe is not None:
         curve = probe_onset(probe, cache.layers, seed=sample.seed)
-        found.append(_testimony(curve, None, "none", top, where, None, sample))
-    return found + [_testimony(curve, None, "own", top, where, None, sample) for curve in causal]
+        found.append(_witness(curve, None, "none", top, where, None, sample))
+    return found + [_witness(curve, None, "own", top, where, None, sample) for curve in causal]
 
 
-def _testimony(
+def _witness(
     curve: Curve,
     alone: Curve | None,
     family: str,
@@ -138,9 +142,9 @@ def _testimony(
     decided: Estimate | None,
     firing: Firing | None,
     sample: Sample,
-) -> Testimony:
+) -> Witness:
     wrong = flags(curve, top, decided, firing, sample.harmful)
-    return Testimony(curve, alone, family, POSITION, tuple(wrong))
+    return Witness(curve, alone, family, POSITION, tuple(wrong))
 
 
 def causal_table(hearing: Hearing, seed: int = 0) -> pd.DataFrame:
@@ -222,7 +226,7 @@ def _notes(family: str, hearing: Hearing) -> tuple[str, ...]:
     )
 
 
-def _figures(tables: dict[str, pd.DataFrame], found: list[Testimony]) -> dict[str, tuple[Any, str]]:
+def _figures(tables: dict[str, pd.DataFrame], found: list[Witness]) -> dict[str, tuple[Any, str]]:
     layers = tables["locator_layers"]
     named = {t.curve.locator: t.curve for t in found}
     chosen = pd.concat(

@@ -123,7 +123,7 @@ def _tribunal(planned: "Harvest", cache: "ActivationCache", words: "Vocabulary",
 
     prompts, seed = planned.prompts, stamp["seed"]
     with progress("interventions", "steps") as update:
-        hearing = hear(cache, prompts, lambda: planned.adapter, seed=seed, notify=notify, progress=update)
+        hearing = hear(cache, prompts, planned.adapter, seed=seed, notify=notify, progress=update)
     notify("Probing, and asking every locator.")
     probe = None
     if enough_of_both(hearing.refused[hearing.counted]):

@@ -13,7 +13,7 @@ from analyses.tribunal import (
     NEVER,
     NOT_CAUSAL,
     UNSTABLE,
-    Testimony,
+    Witness,
     agreement_table,
     consensus,
     flags,
@@ -66,7 +66,7 @@ def test_flags_say_what_is_wrong(given, rule, decided, expected):
 
 
 def says(given, *wrong):
-    return Testimony(given, None, "none", "t_post", wrong)
+    return Witness(given, None, "none", "t_post", wrong)
 
 
 def test_the_consensus_hears_those_without_flags_of_their_own():
