@@ -73,8 +73,11 @@ def test_a_planted_direction_is_necessary_and_sufficient_and_its_placebo_neither
         assert abs(cell(table, "out", f"random {seed}", "log_odds_change")["value"]) < abs(needed["value"]) / 5
         assert cell(table, "out", f"random {seed}", "refused_change")["value"] == 0
         assert cell(table, "back", f"random {seed}", "log_odds_change", "harmless")["value"] < 0
-    rounding = 1e-9 * table["value"].abs()
-    assert (table["lo"] <= table["value"] + rounding).all() and (table["value"] <= table["hi"] + rounding).all()
+    # Where every prompt of a kind was refused, none is left for kl_answered: no number, and it says n = 0.
+    some = table[table["n"] > 0]
+    assert table.loc[table["n"] == 0, ["value", "lo", "hi"]].isna().all(axis=None)
+    rounding = 1e-9 * some["value"].abs()
+    assert (some["lo"] <= some["value"] + rounding).all() and (some["value"] <= some["hi"] + rounding).all()
     assert (table.query("metric == 'kl'")["value"] >= 0).all()
     assert cell(table, "out", "", "kl")["value"] > cell(table, "out", "random 0", "kl")["value"]
     assert cell(table, "out", "", "perplexity")["value"] > cell(table, "out", "", "perplexity_unedited")["value"] >= 1
