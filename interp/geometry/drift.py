@@ -44,7 +44,7 @@ class Drift:
 
 def drift(
     arms: Arms,
-    direction: Float[Tensor, "layer d_model"],
+    direction: Float[Tensor, "*concept layer d_model"],
     *,
     name: str = "refusal",
     background: States | None = None,
@@ -56,8 +56,9 @@ def drift(
 
     Args:
         arms: the pairs.
-        direction: at every layer, fitted on other prompts; its length is the unit. With the mean of harmful prompts
-            minus that of harmless ones, -1 is as far towards harmless as those means are apart.
+        direction: at every layer; its length is the unit. With the mean of harmful prompts minus that of harmless
+            ones, -1 is as far towards harmless as those means are apart. It must not be fitted on what it is tried on:
+            give one that other prompts gave, or one for every concept of ``arms.names``, fitted without it.
         name: of the direction.
         background: states whose variation the random directions follow; the captions by default. A uniformly random
             direction meets almost nothing of states that vary along few, and so would flatter any other.
@@ -71,11 +72,7 @@ def drift(
     Raises:
         UsageError: for a direction of other layers or width.
     """
-    if direction.shape != arms.image.shape[1:]:
-        raise UsageError(
-            f"direction {tuple(direction.shape)}, but layers and width are {tuple(arms.image.shape[1:])}; give one row "
-            "per layer of the arms."
-        )
+    directions_of = _per_concept(arms, direction)
     n, layers = len(arms.names), arms.layers
     weights = np.concatenate([np.ones((1, n)), arms.weights(seed=seed, resamples=resamples)])
     generator = torch.Generator().manual_seed(seed)
@@ -83,13 +80,13 @@ def drift(
     along, share = np.full((2, len(weights), len(layers)), np.nan)
     sizes, shares = np.full((2, directions, len(layers)), np.nan)
     for i in range(len(layers)):
-        length = float(direction[i].double().norm())
-        if length > 0:
+        length = directions_of[:, i].norm(dim=-1)
+        if (length > 0).all():
             apart = arms.by_concept(arms.image[:, i].double() - arms.caption[:, i].double())
             random = _random(states[:, i].double(), directions, generator)
-            own = (apart @ (direction[i].double() / length)).numpy()
-            along[:, i] = weighted_mean(own, weights) / length
-            sizes[:, i] = np.abs((apart @ random).numpy().mean(0)) / length
+            own = ((apart * directions_of[:, i]).sum(-1) / length).numpy()
+            along[:, i] = weighted_mean(own / length.numpy(), weights)
+            sizes[:, i] = np.abs((apart @ random).numpy().mean(0)) / float(length.mean())
             share[:, i], shares[:, i] = _shares(apart, own, (apart @ random).numpy(), weights)
     p = (1 + (sizes >= np.abs(along[0])).sum(0)) / (1 + directions)
     zero = np.zeros(len(layers))
@@ -99,6 +96,16 @@ def drift(
         _share_profile(name, layers, share, shares, n),
         np.where(np.isnan(along[0]), np.nan, p),
     )
+
+
+def _per_concept(arms: Arms, direction: Float[Tensor, "*concept layer d_model"]) -> Float[Tensor, "n layer d_model"]:
+    shape = arms.image.shape[1:]
+    if direction.shape not in (shape, (len(arms.names), *shape)):
+        raise UsageError(
+            f"direction {tuple(direction.shape)}, but layers and width are {tuple(shape)}; give one row per layer of "
+            "the arms, or that for every concept."
+        )
+    return direction.double().expand(len(arms.names), *shape)
 
 
 def _share_profile(

@@ -144,6 +144,8 @@ def test_drift_is_measured_in_lengths_of_the_direction_beside_random_ones():
     for profile in (own, random, share):
         assert np.isnan(profile.value[5])
     # A direction that the gap does not lie along is like a random one.
+    each = drift(arms, direction.expand(len(arms.names), -1, -1))
+    np.testing.assert_allclose(each.frame()["value"], found.frame()["value"])
     other = drift(arms, direction.roll(3, 1), name="another")
     assert np.median(other.p[:5]) > 0.05 and other.along.measure == "drift along another"
     assert (found.p[:5] < 0.01).all() and np.isnan(found.p[5])
