@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from analyses.cross_modal.resampled import Weights, as_rows, mean_of, rate_of
-from analyses.cross_modal.rungs import NONE, REAL, TWIN, ZERO
+from analyses.cross_modal.rungs import NONE, REAL, RUNGS, TWIN, ZERO
 from interp.causal import answers, refusal_log_odds, states_at
 from interp.errors import UsageError
 from interp.judges import behaviour
@@ -54,6 +54,18 @@ class Ladder:
     moved: Float[ndarray, "pair rung layer"]
     distinct: tuple[int, ...]
 
+    def arrays(self) -> dict[str, ndarray]:
+        """Everything but the units, for a file."""
+        numbers = {name: getattr(self, name) for name in ("log_odds", "refused", "moved")}
+        return {**numbers, "layers": np.array(self.layers), "distinct": np.array(self.distinct)}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, ndarray], units: Sequence[str]) -> "Ladder":
+        """The ladder, with every rung, of which these are the `arrays`."""
+        layers, distinct = (tuple(int(v) for v in arrays[name]) for name in ("layers", "distinct"))
+        numbers = {name: arrays[name] for name in ("log_odds", "refused", "moved")}
+        return cls(RUNGS, tuple(units), layers, distinct=distinct, **numbers)
+
     def weights(self, seed: int = 0) -> Weights:
         """How often every pair is drawn in each resample of the concepts."""
         return group_weights(self.units, seed=seed)
@@ -87,7 +99,7 @@ def read(
         tokens: most tokens of an answer.
         batch_size: how many prompts run at once.
     """
-    asked = [(p.messages, p.image, getattr(p, "caption", None)) for p in prompts]
+    asked = [_what(prompt) for prompt in prompts]
     first = {key: place for place, key in reversed(list(enumerate(asked)))}
     kept = sorted(first.values())
     chosen = [prompts[i] for i in kept]
@@ -137,9 +149,14 @@ def climb(
         np.stack([r.log_odds for r in found.values()], 1),
         np.stack([judged(r.answers) for r in found.values()], 1),
         torch.stack(moved, 1).numpy(),
-        tuple(len({(p.messages, p.image) for p in prompts}) for prompts in rungs.values()),
+        tuple(len(set(map(_what, prompts))) for prompts in rungs.values()),
     )
     return ladder, said
+
+
+def _what(prompt: Prompt) -> tuple[object, ...]:
+    """Everything of a prompt that a model sees."""
+    return (prompt.messages, prompt.image, prompt.caption)
 
 
 def judged(said: Sequence[str]) -> Float[ndarray, " answer"]:

@@ -16,6 +16,7 @@ layer at places not written to still comes from the other run.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from interp.causal import Edit, Patch, placebo
+from interp.causal import Patch, placebo
 from interp.errors import ModelError, UsageError
 from interp.models.encoding import Encoded
 
@@ -41,8 +42,8 @@ WHERE = {
     ALL: "everything from the slot to the end",
 }
 
-Read = Callable[[Sequence[Edit]], Float[ndarray, " row"]]
-"""Refusal log-odds, in nats, of the prompts of one arm under edits whose rows are these."""
+Read = Callable[[Patch], Float[ndarray, " row"]]
+"""Refusal log-odds, in nats, of the prompts of one arm under a patch whose rows are these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ class Arm:
 
     Attributes:
         spans: of every prompt.
-        states: (row, layer, place, d_model) of the last tokens of every prompt, from the start of the longest slot on.
+        states: (row, layer, place, d_model) of the last tokens of every prompt, from the start of the farthest slot
+            on; places before the start of a prompt hold zeros.
         layers: of ``states``, ascending.
     """
 
@@ -102,7 +104,7 @@ class Arm:
 
     def __post_init__(self) -> None:
         width = self.states.shape[2]
-        if any(width < span.length - span.slot[0] for span in self.spans):
+        if width < reach(self.spans):
             raise UsageError(f"the last {width} tokens do not reach back to every slot; give states of more places.")
 
     @property
@@ -111,19 +113,29 @@ class Arm:
         return tuple(range(-self.states.shape[2], 0))
 
 
-def reach(spans: Sequence[Spans]) -> tuple[int, ...]:
-    """The places, counted from the end, from the start of the longest slot on: what an `Arm` needs states of.
+def reach(spans: Sequence[Spans]) -> int:
+    """How many tokens lie between the start of a prompt's slot and its end, at most."""
+    return max(span.length - span.slot[0] for span in spans)
 
-    Raises:
-        ModelError: when some prompt is shorter than that.
+
+def groups(spans: Sequence[Spans]) -> list[list[int]]:
+    """Rows that can be patched together: no prompt of a group is shorter than another is from its slot on.
+
+    Places are counted from the end, the same for all rows of a patch; one before the start of a prompt is no place.
     """
-    width = max(span.length - span.slot[0] for span in spans)
-    short = min(span.length for span in spans)
-    if short < width:
-        raise ModelError(
-            f"one prompt has {short} tokens in all, another {width} from its slot on; leave out the longest caption."
-        )
-    return tuple(range(-width, 0))
+    found: list[list[int]] = []
+    for row in sorted(range(len(spans)), key=lambda row: spans[row].length):
+        span = spans[row]
+        if found and span.length - span.slot[0] <= spans[found[-1][0]].length:
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
+
+
+def of_rows(edit: Patch, rows: Sequence[int], places: int) -> Patch:
+    """The part of a patch that some rows get, at their last places."""
+    return Patch(edit.values[list(rows), -places:], edit.layer, edit.at[-places:])
 
 
 def laid(states: Float[Tensor, "token d_model"], places: int) -> Float[Tensor, "place d_model"]:
@@ -240,7 +252,7 @@ class Sources:
             raise UsageError("all pairs are of one concept, so none has a stranger; give pairs of more concepts.")
         return np.array([rng.choice(rows) for rows in others])
 
-    def edit(self, name: str, layer: int, position: str, plan: Plan) -> Edit:
+    def edit(self, name: str, layer: int, position: str, plan: Plan) -> Patch:
         """The patch of one source at one layer and position."""
         same = np.arange(len(self.units))
         if name == TWIN:
@@ -254,7 +266,7 @@ class Sources:
         if name == OWN:
             return real
         own = self.target.states[:, self.target.layers.index(layer)]
-        return placebo(real, plan.seed + layer, states=own)
+        return cast(Patch, placebo(real, plan.seed + layer, states=own))
 
 
 def measure(
@@ -274,6 +286,6 @@ def measure(
         for p, position in enumerate(plan.positions):
             for layer in plan.runs(name):
                 edit = sources.edit(name, layer, position, plan)
-                found[s, p, :, plan.layers.index(layer)] = read((edit,))
+                found[s, p, :, plan.layers.index(layer)] = read(edit)
                 progress()
     return found

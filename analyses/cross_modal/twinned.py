@@ -38,7 +38,7 @@ class Twinned:
         return tuple(str(pair.scene) for pair in self.harmful)
 
 
-def twinned(pairs: Sequence[Pair], *, most: int | None = None, seed: int = 0) -> Twinned:
+def twinned(pairs: Sequence[Pair], *, most: int | None = None, seed: int = 0, distinct: bool = False) -> Twinned:
     """Takes the harmful pairs that have a twin, a few of each scene where they are too many.
 
     Args:
@@ -46,6 +46,7 @@ def twinned(pairs: Sequence[Pair], *, most: int | None = None, seed: int = 0) ->
         most: how many at most. Scenes take turns, and within a scene concepts do, so that none is left out while
             another has two.
         seed: which of them are drawn, and which twin where there are several.
+        distinct: whether no caption may stand there twice.
 
     Raises:
         UsageError: when fewer than `FEWEST` concepts are left.
@@ -56,7 +57,13 @@ def twinned(pairs: Sequence[Pair], *, most: int | None = None, seed: int = 0) ->
         if pair.twin_of is not None:
             twins.setdefault(pair.twin_of, []).append(pair)
     harmful = [pair for pair in pairs if pair.label == "harmful" and pair.id in twins]
-    chosen = _in_turn(harmful, rng)[:most]
+    ordered = _in_turn(harmful, rng)
+    if distinct:
+        first: dict[str, Pair] = {}
+        for pair in ordered:
+            first.setdefault(pair.caption, pair)
+        ordered = list(first.values())
+    chosen = ordered[:most]
     kept = [pair for pair in harmful if pair.id in {p.id for p in chosen}]
     if len({pair.unit for pair in kept}) < FEWEST:
         raise UsageError(
