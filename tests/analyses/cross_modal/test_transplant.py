@@ -148,7 +148,7 @@ def sources(model, units=("a", "b", "c")):
 
 
 def test_placebos_are_what_they_are_called(model):
-    here, put_in = sources(model)
+    _, put_in = sources(model)
     plan = Plan(LAYERS, placebo_layers=(1, 2))
     real, twin, stranger, shuffled, noise = (
         put_in.edit(name, 2, SLOT, plan) for name in (OWN, TWIN, STRANGER, SHUFFLED, NOISE)
