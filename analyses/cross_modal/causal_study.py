@@ -9,7 +9,7 @@ from analyses.cross_modal.causal_figures import DRAWN_FROM, drawn
 from analyses.cross_modal.causal_words import NOTES, ladder_lines, placement_lines, transfer_lines
 from analyses.cross_modal.completeness import arms_table, transplant_table
 from analyses.cross_modal.ladder import moved_table, rung_table, step_table
-from analyses.cross_modal.observation import DEFAULT_FAMILY, Observed
+from analyses.cross_modal.observation import Observed
 from analyses.cross_modal.placement import placement_table
 from analyses.cross_modal.resampled import as_rows, rate_of
 from analyses.cross_modal.transfer import SYMBOLIC, kappa_table, transfer_table
@@ -92,5 +92,5 @@ def _read_in(seen: Observed, openings: str) -> str:
         )
     return (
         "This model refused nothing without a picture, so there is no refusal that could reach pictures. Log-odds are "
-        f"those of the {DEFAULT_FAMILY} family, followed to the ends of its openings, in nats."
+        f"those of common openings ({openings}), followed to their ends by teacher forcing, in nats."
     )

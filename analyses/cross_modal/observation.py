@@ -14,7 +14,7 @@ from interp.prompts.pairs import Pair
 
 from analyses.cross_modal.completeness import Transplants
 from analyses.cross_modal.ladder import Ladder, climb, read
-from analyses.cross_modal.own_refusals import own_refusals
+from analyses.cross_modal.own_refusals import default_refusals, own_refusals
 from analyses.cross_modal.placing import place_all
 from analyses.cross_modal.questions import QUESTION, rung_prompts
 from analyses.cross_modal.session import Arrays, Effort, Session
@@ -24,10 +24,7 @@ from analyses.cross_modal.transplant_run import TransplantRun
 from analyses.cross_modal.twinned import twinned
 from interp.causal import answers
 from interp.models.adapter import Adapter
-from interp.prompts.families import RefusalFamily, load_family
-
-DEFAULT_FAMILY = "apology"
-"""In whose words log-odds are read of a model that refuses nothing."""
+from interp.prompts.families import RefusalFamily
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +35,7 @@ class Observed:
         pairs: harmful pairs and their twins, in the order of everything that is by pair.
         answered: what it answered in every arm.
         family: the openings in which refusal log-odds are read.
-        refuses: whether it refused anything without a picture; if not, the openings are those of `DEFAULT_FAMILY`.
+        refuses: whether it refused anything without a picture; if not, the openings are those of `default_refusals`.
         ladder: of pictures.
         transplants: the map.
         judged: answers under some of the transplants.
@@ -89,7 +86,7 @@ def observe(
     session = Session(scenes, folder, run, loaded, question, effort or Effort(), seed, notify, progress)
     answered = answer_all(session)
     words = own_refusals([one for arm in (TEXT, CAPTION) for one in answered.said[arm]])
-    family = words or load_family(DEFAULT_FAMILY)
+    family = words or default_refusals()
     transplants = TransplantRun(session, family)
     found = transplants.transplants()
     placed, thresholds = place_all(session, answered)

@@ -4,7 +4,6 @@
 colour, as large as any other. Here the two are different rungs.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from interp.cache.publish import publishing
+from interp.cache.publish import make_folder, publishing
+from interp.prompts.images import image_digest, read_image
 
 NONE, ZERO, MEAN, RANDOM, BLURRED, TWIN, REAL = (
     "question alone", "zero image", "mean colour", "random colour", "blurred", "twin's picture", "real picture"
@@ -62,38 +62,37 @@ def drawn_pictures(
 
     Returns:
         Paths of PNG files, each as large as its picture. Zero images of the same size are one file.
+
+    Raises:
+        ImageError: for a picture that can not be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    return [str(_drawn(rung, Path(picture), folder, zero, seed)) for picture in pictures]
+    make_folder(folder)
+    return [str(_drawn(rung, picture, folder, zero, seed)) for picture in pictures]
 
 
-def _drawn(rung: str, picture: Path, folder: Path, zero: tuple[int, int, int], seed: int) -> Path:
-    content = picture.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    with Image.open(picture) as opened:
-        size = opened.size
-        name = {
-            ZERO: f"zero-{size[0]}x{size[1]}-{'.'.join(map(str, zero))}",
-            RANDOM: f"random-{seed}-{digest[:24]}",
-        }.get(rung, f"{rung.replace(' ', '-')}-{digest[:24]}")
-        path = folder / f"{name}.png"
-        if not path.exists():
-            made = _made(rung, opened, zero, seed, digest)
-            with publishing(path) as part:
-                made.save(part, format="PNG")
+def _drawn(rung: str, picture: str, folder: Path, zero: tuple[int, int, int], seed: int) -> Path:
+    digest, real = image_digest(picture), read_image(picture)
+    name = {
+        ZERO: f"zero-{real.width}x{real.height}-{'.'.join(map(str, zero))}",
+        RANDOM: f"random-{seed}-{digest[:24]}",
+    }.get(rung, f"{rung.replace(' ', '-')}-{digest[:24]}")
+    path = folder / f"{name}.png"
+    if not path.exists():
+        made = _made(rung, real, zero, seed, digest)
+        with publishing(path) as part:
+            made.save(part, format="PNG")
     return path
 
 
-def _made(rung: str, picture: Image.Image, zero: tuple[int, int, int], seed: int, digest: str) -> Image.Image:
+def _made(rung: str, real: Image.Image, zero: tuple[int, int, int], seed: int, digest: str) -> Image.Image:
     if rung == ZERO:
-        return Image.new("RGB", picture.size, zero)
+        return Image.new("RGB", real.size, zero)
     if rung == RANDOM:
         colour = np.random.default_rng([seed, int(digest[:16], 16)]).integers(0, 256, 3)
-        return Image.new("RGB", picture.size, (int(colour[0]), int(colour[1]), int(colour[2])))
-    real = picture.convert("RGB")
+        return Image.new("RGB", real.size, (int(colour[0]), int(colour[1]), int(colour[2])))
     if rung == MEAN:
         mean = np.asarray(real, dtype=np.float64).mean((0, 1)).round().astype(int)
-        return Image.new("RGB", picture.size, (int(mean[0]), int(mean[1]), int(mean[2])))
+        return Image.new("RGB", real.size, (int(mean[0]), int(mean[1]), int(mean[2])))
     if rung == BLURRED:
-        return real.filter(ImageFilter.GaussianBlur(BLUR * min(picture.size)))
+        return real.filter(ImageFilter.GaussianBlur(BLUR * min(real.size)))
     raise ValueError(f"{rung!r} is no rung that is drawn; the rungs are {', '.join(RUNGS)}.")
