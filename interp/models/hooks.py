@@ -61,7 +61,8 @@ class HooksAdapter:
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def readout(self) -> Readout:
         """The model's own final norm and head."""

@@ -1,4 +1,4 @@
-"""Prompts with a picture or a caption in the slot: tokens, positions, classes and states, against transformers itself."""
+"""Prompts with a picture or a caption in the slot: tokens, classes, positions and states, against transformers."""
 
 from dataclasses import replace
 from pathlib import Path

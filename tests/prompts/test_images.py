@@ -78,7 +78,7 @@ def test_addresses_are_never_fetched(address):
 def test_what_is_no_file_is_refused(tmp_path, name):
     (tmp_path / "folder").mkdir()
     for read in (read_image, image_digest):
-        with pytest.raises(ImageError, match="not there or no file|can not be read"):
+        with pytest.raises(ImageError, match=r"not there or no file|can not be read"):
             read(str(tmp_path / name))
 
 
