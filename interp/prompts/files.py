@@ -31,12 +31,21 @@ def read_prompts(
         UsageError: `label` is not the word for a label.
     """
     path = Path(path)
+    table, problems = read_table(path)
+    return prompt_set(table, problems, name=name or path.stem, stem=path.stem, label=label, text_column=text_column)
+
+
+def read_table(path: Path) -> tuple[Table, Problems]:
+    """Opens a table of records by its suffix; reading the records adds to the problems.
+
+    Raises:
+        PromptFileError: the file can not be read, is empty or has no sound header.
+    """
     content = _content(path).removeprefix(BOM)
     problems = Problems(path)
     if not content or content.isspace():
         problems.stop("is empty")
-    table = READERS[path.suffix.lower()](content, problems)
-    return prompt_set(table, problems, name=name or path.stem, stem=path.stem, label=label, text_column=text_column)
+    return READERS[path.suffix.lower()](content, problems), problems
 
 
 def _content(path: Path) -> bytes:
