@@ -100,7 +100,7 @@ def find(
         progress(done, steps)
         diagnoses[place] = diagnose(sides.arms(place), place, seed=seed)
     progress(len(PLACES), steps)
-    text = {position: sides.text_states(position) for position in ("t_inst", "t_post")}
+    text = {place: sides.text_states(place) for place in PLACES}
     apart = separation(text, {p: d.arms for p, d in diagnoses.items()}, sides.harmful, seed=seed)
     held = list(references)
     if encoder is not None and sides.descriptions:

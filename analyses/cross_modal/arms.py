@@ -1,4 +1,7 @@
-"""The arms of a cross-modal study: one question about a picture, about its caption in the same place, and as text."""
+"""The arms of a cross-modal study: one question about a picture, about its caption in the same place, and about a text.
+
+The text is the caption in whole sentences (`analyses.cross_modal.questions.described`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,47 +12,30 @@ import torch
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
+from analyses.cross_modal.questions import QUESTION, asked, described
 from interp.axes import States
-from interp.cache import ActivationCache, Capture
+from interp.cache import ActivationCache
 from interp.errors import UsageError
 from interp.geometry import Arms
 from interp.prompts import PromptSet, user_prompt
 from interp.prompts.pairs import Pair
 
-QUESTION = "Describe this scene."
 PLACES = {"slot": ("image_mean", "caption_mean"), "t_inst": ("t_inst", "t_inst"), "t_post": ("t_post", "t_post")}
-"""Where the arms are compared: the position of each."""
-IMAGE, CAPTION, TEXT = ("image_mean", "t_inst", "t_post"), ("caption_mean", "t_inst", "t_post"), ("t_inst", "t_post")
+"""Where the arms are compared: the position in prompts with a picture, and in those with words in the slot."""
+IMAGE, CAPTION = (tuple(place[i] for place in PLACES.values()) for i in (0, 1))
 FEWEST = 8
 """Concepts below which nothing can be fitted on some and tested on others."""
 
 
 def image_prompts(pairs: Sequence[Pair], question: str = QUESTION) -> PromptSet:
     """One prompt per pair, its picture in the slot."""
-    known = [{"label": p.label, "category": p.scene, "group": p.unit} for p in pairs]
-    prompts = [user_prompt(p.id, question, image=p.image, **k) for p, k in zip(pairs, known, strict=True)]
-    return PromptSet("pictures", tuple(prompts))
+    return PromptSet("pictures", asked(pairs, "image", question))
 
 
-def caption_prompts(captions: Sequence[str], question: str = QUESTION) -> PromptSet:
-    """One prompt per different caption, in order of first appearance, the caption in the slot."""
-    different = dict.fromkeys(captions)
-    return PromptSet(
-        "captions", tuple(user_prompt(f"c{i:05}", question, caption=text) for i, text in enumerate(different))
-    )
-
-
-def text_prompts(captions: Sequence[str], question: str = QUESTION) -> PromptSet:
-    """One prompt per different caption, nothing in the slot: "Describe this scene: knife", as the TGA paper asks."""
-    asked = question.rstrip(" .?!:")
-    different = dict.fromkeys(captions)
-    return PromptSet("text", tuple(user_prompt(f"t{i:05}", f"{asked}: {text}") for i, text in enumerate(different)))
-
-
-def captures(base: Capture | None = None) -> dict[str, Capture]:
-    """What is kept of every arm, with the limits of ``base``."""
-    base = base or Capture()
-    return {name: replace(base, positions=at) for name, at in (("image", IMAGE), ("caption", CAPTION), ("text", TEXT))}
+def slot_prompts(texts: Sequence[str], question: str = QUESTION) -> PromptSet:
+    """One prompt per different text, in order of first appearance, the text in the slot."""
+    prompts = [user_prompt(f"text-{i:05}", question, caption=text) for i, text in enumerate(dict.fromkeys(texts))]
+    return PromptSet("texts", tuple(prompts))
 
 
 @dataclass(frozen=True)
@@ -59,9 +45,9 @@ class Sides:
     Attributes:
         pairs: pictures with captions.
         image: cache of `image_prompts`.
-        caption: cache of `caption_prompts` of the pairs' captions.
-        text: cache of `text_prompts` of them.
-        described: cache of `caption_prompts` of ``descriptions``; None where the model was not asked.
+        caption: cache of `slot_prompts` of the pairs' captions.
+        text: cache of `slot_prompts` of the longer texts.
+        described: cache of `slot_prompts` of ``descriptions``; None where the model was not asked.
         descriptions: what the model itself says of every picture; empty where it was not asked.
     """
 
@@ -76,7 +62,7 @@ class Sides:
         counts = {
             "image": (self.image, len(self.pairs)),
             "caption": (self.caption, len(set(self.captions))),
-            "text": (self.text, len(set(self.captions))),
+            "text": (self.text, len(set(self.texts))),
         }
         if self.described is not None:
             counts["described"] = (self.described, len(set(self.descriptions)))
@@ -96,6 +82,11 @@ class Sides:
     def captions(self) -> list[str]:
         """Of every pair."""
         return [p.caption for p in self.pairs]
+
+    @property
+    def texts(self) -> list[str]:
+        """Of every pair, what its text arm says."""
+        return [described(p) for p in self.pairs]
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -131,9 +122,9 @@ class Sides:
         found = self.described.residuals(position=at)[torch.from_numpy(_rows(self.descriptions))]
         return replace(self.arms(place), image=found)
 
-    def text_states(self, position: str) -> States:
-        """The text arm's states of every pair."""
-        return self.text.residuals(position=position)[torch.from_numpy(_rows(self.captions))]
+    def text_states(self, place: str) -> States:
+        """The text arm's states of every pair at one of `PLACES`."""
+        return self.text.residuals(position=PLACES[place][1])[torch.from_numpy(_rows(self.texts))]
 
 
 def _rows(texts: Sequence[str]) -> Int[ndarray, " pair"]:

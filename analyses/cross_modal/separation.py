@@ -73,8 +73,8 @@ def separation(
     """Fits the directions on the text arm and looks along them in the other arms.
 
     Args:
-        text: by position, the text arm's states of every pair; t_post is needed.
-        arms: by place; those at the positions of ``text`` are measured.
+        text: by place, the text arm's states of every pair; t_post is needed.
+        arms: by place; those at the places of ``text`` are measured.
         harmful: which pairs show a scene.
         seed: of folds, bootstrap, permutations and random directions.
 

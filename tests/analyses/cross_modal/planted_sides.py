@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from analyses.cross_modal.arms import CAPTION, IMAGE, TEXT, Sides, caption_prompts, image_prompts, text_prompts
+from analyses.cross_modal.arms import CAPTION, IMAGE, Sides, image_prompts, slot_prompts
+from analyses.cross_modal.questions import described as in_words
 from interp.cache import ActivationCache
 from interp.prompts.pairs import Pair
 from tests.sights import picture
@@ -59,9 +60,9 @@ def sides(folder, *, image=1.0, described=2.0, scenes=(0.2, 1.0), seed=0, pairs=
     descriptions = tuple(f"a picture of {p.caption}" for p in pairs)
     prompts = {
         "image": (image_prompts(pairs), IMAGE),
-        "caption": (caption_prompts([p.caption for p in pairs]), CAPTION),
-        "text": (text_prompts([p.caption for p in pairs]), TEXT),
-        "described": (caption_prompts(descriptions), CAPTION),
+        "caption": (slot_prompts([p.caption for p in pairs]), CAPTION),
+        "text": (slot_prompts([in_words(p) for p in pairs]), CAPTION),
+        "described": (slot_prompts(descriptions), CAPTION),
     }
     caches = {
         name: ActivationCache.from_arrays(

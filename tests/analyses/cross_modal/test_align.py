@@ -62,7 +62,7 @@ def test_every_claim_that_is_true_here_is_established(study):
     assert set(claims(study, "less_aligned")) == {
         (reference, p) for reference in ("encoder", "own description") for p in ("slot", "t_inst", "t_post")
     }
-    assert set(claims(study, "separation")) == {("scene - harmless", p) for p in ("t_inst", "t_post")}
+    assert set(claims(study, "separation")) == {("scene - harmless", p) for p in ("slot", "t_inst", "t_post")}
 
 
 def test_the_raw_cosine_misleads_and_the_study_shows_it(study):
