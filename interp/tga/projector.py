@@ -16,31 +16,17 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
 from interp.cache.publish import make_folder, publishing
-from interp.errors import ModelError, ModelMismatch, UsageError
+from interp.errors import ModelMismatch, UsageError
 from interp.models.identity import identify_around
+from interp.models.projected import PROJECTOR, projector_of
 
 FORMAT, VERSION = "interp projector", 1
 RECORD, TENSORS = "projector.json", "projector.safetensors"
-MODULE = "multi_modal_projector"
-
-
-def projector_of(model: nn.Module) -> nn.Module:
-    """The projector of a LLaVA-class model.
-
-    Raises:
-        ModelError: when the model has none, or more than one.
-    """
-    found: list[nn.Module] = [module for name, module in model.named_modules() if name.rpartition(".")[2] == MODULE]
-    if len(found) != 1:
-        raise ModelError(
-            f"{type(model).__name__} has {len(found)} modules called {MODULE}; LLaVA-class models have one."
-        )
-    return found[0]
 
 
 def owner_of(model: Any) -> dict[str, str]:
     """What a projector belongs to: a model with another projector is the same owner."""
-    return identify_around(model, MODULE)
+    return identify_around(model, PROJECTOR)
 
 
 def write_projector(

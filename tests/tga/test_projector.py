@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from interp.errors import ModelError, ModelMismatch, UsageError
+from interp.models.projected import projector_of
 from interp.tga.projector import (
     RECORD,
     TENSORS,
     load_projector,
     owner_of,
-    projector_of,
     read_projector,
     write_projector,
 )
