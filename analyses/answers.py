@@ -44,6 +44,6 @@ def answers(
             raise Interrupted("stopped while the model was answering; none of its answers was kept.")
 
     model = loaded()
-    found = respond(model.model, model.tokenizer, prompts, max_new_tokens=tokens, progress=batch_done)
+    found = respond(model.model, model.processor, prompts, max_new_tokens=tokens, progress=batch_done)
     keep_json(folder, "responses", stamp, found)
     return tuple(found)

@@ -184,7 +184,7 @@ def _read(adapter: Adapter, cache: ActivationCache, prompts: PromptSet) -> Array
     lexicon = compile_lexicon(adapter.tokenizer, load_family("apology"))
     lens = logit_lens(cache.residuals(position="t_post"), adapter.readout(), tokens=torch.tensor(lexicon.openings))
     families = [load_family(name) for name in family_names()]
-    likelihood = family_log_likelihood(adapter.model, adapter.tokenizer, prompts, families, floor=1e-3)
+    likelihood = family_log_likelihood(adapter.model, adapter.processor, prompts, families, floor=1e-3)
     return {
         "opening_logodds": log_odds(lens.log_prob),
         "tga_paper": tga_paper(lens, cache.layers, lexicon.paper).onset,

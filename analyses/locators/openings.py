@@ -10,7 +10,7 @@ import torch
 from interp.errors import UsageError
 from interp.lens import Readout, token_log_probs
 from interp.models.adapter import Adapter
-from interp.models.encoding import Encoder
+from interp.models.encoding import Encoded, Encoder
 from interp.models.family_likelihood import check_room
 from interp.models.opening_states import opening_states
 from interp.models.phrase_trie import PhraseTrie, compile_trie
@@ -100,22 +100,22 @@ def draw_groups(prompts: PromptSet, n: int, *, seed: int) -> PromptSet:
     return replace(prompts, prompts=tuple(p for p, k in zip(prompts, kept, strict=True) if k))
 
 
-def encoded_prompts(adapter: Adapter, prompts: PromptSet, tries: Sequence[PhraseTrie]) -> list[tuple[int, ...]]:
-    """The token ids of prompts up to their answers, with room for the openings.
+def encoded_prompts(adapter: Adapter, prompts: PromptSet, tries: Sequence[PhraseTrie]) -> list[Encoded]:
+    """Prompts up to their answers, encoded as for a harvest, with room for the openings.
 
     Raises:
         ModelError: for a prompt that can not be encoded or leaves the model no room.
     """
     asked = [prompt.unanswered for prompt in prompts]
-    encoded = [e.ids for e in Encoder(adapter.tokenizer).encode(asked, ["t_post"])]
-    check_room(asked, encoded, tries, adapter.tokenizer.model_max_length)
+    encoded = Encoder(adapter.processor).encode(asked, ["t_post"])
+    check_room(asked, [e.ids for e in encoded], tries, adapter.tokenizer.model_max_length)
     return encoded
 
 
 def _walk(
     adapter: Adapter,
     readout: Readout,
-    asked: tuple[int, ...],
+    asked: Encoded,
     sequences: frozenset[tuple[int, ...]],
     floor: float,
     batch_size: int,
@@ -128,7 +128,9 @@ def _walk(
     found: dict[tuple[int, ...], float] = {}
     alive: dict[tuple[int, ...], float] = {(): 0.0}
     while alive:
-        states = opening_states(adapter, asked, list(alive), [adapter.n_layers], batch_size=batch_size)[:, 0]
+        states = opening_states(
+            adapter, asked.ids, list(alive), [adapter.n_layers], batch_size=batch_size, picture=asked.picture
+        )[:, 0]
         tokens = sorted({token for context in alive for token in children[context]})
         read = token_log_probs(states, readout, tokens=torch.tensor(tokens)).double().tolist()
         grown = {

@@ -123,7 +123,7 @@ def sequence_likelihood(
     values = np.full((len(encoded), len(layers), len(tries)), lowest)
     for row, asked in enumerate(encoded if sequences else ()):
         contexts = contexts_of(sequences)
-        states = opening_states(adapter, asked, contexts, layers, batch_size=batch_size)
+        states = opening_states(adapter, asked.ids, contexts, layers, batch_size=batch_size, picture=asked.picture)
         log_probs = _log_probs(states if lens is None else lens.translate(states, layers), readout, sequences, contexts)
         for column, trie in enumerate(tries):
             if trie.sequences:

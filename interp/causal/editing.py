@@ -3,24 +3,27 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.causal.edits import Edit, Patch, SubspacePatch
+from interp.causal.edits import Edit
+from interp.causal.fitting import check, picture_of
 from interp.errors import ModelError, UsageError
 from interp.models.adapter import Adapter
 from interp.models.anatomy import Site, first_tensor, output_tensor
+from interp.models.encoding import Encoded
+from interp.models.pictures import shown
 
+Text = Sequence[int] | Encoded
 StreamStates = Float[Tensor, "row token d_model"]
 
 
 @contextmanager
 def editing(
-    adapter: Adapter, edits: Sequence[Edit], texts: Sequence[Sequence[int]] = (), *, tail: int | None = None
+    adapter: Adapter, edits: Sequence[Edit], texts: Sequence[Text] = (), *, tail: int | None = None
 ) -> Iterator[None]:
     """Edits the residual stream in every forward inside the block, whoever starts it; no hook outlives the block.
 
@@ -28,14 +31,15 @@ def editing(
     that are read inside the block are those after the edits. Edits of one layer act in the order given.
 
     Edits at places act where a prompt is read, not on tokens that are generated after it with kept keys and values.
-    Each row of a forward is recognised by the prompt that its tokens begin with, so neither the order of the rows nor
-    the side of the padding matters, nor what follows the prompt.
+    Each row of a forward is recognised by the prompt that its tokens begin with and by its picture, so neither the
+    order of the rows nor the side of the padding matters, nor what follows the prompt. What picture a row shows is
+    known of every forward that this package starts; in others a text is recognised that belongs to one picture only.
 
     Args:
         adapter: any backend. It keeps and reuses no shared tokens inside the block.
         edits: what to write; none changes nothing.
-        texts: vocabulary ids of the prompts, in the order of the rows of patches; needed by edits at places, which
-            refuse a forward of any other text.
+        texts: the prompts, in the order of the rows of patches, as vocabulary ids or encoded; needed by edits at
+            places, which refuse a forward of any other text. Edits at classes of tokens need them encoded.
         tail: every forward inside the block reads only so many last tokens of all texts, a row each in their order,
             behind kept keys and values; None where forwards read texts from their beginnings.
 
@@ -45,16 +49,16 @@ def editing(
         ModelError: when a forward inside the block runs none of the prompts, and at the end of the block when an edit
             did not act, or a layer of it was passed over.
     """
-    _check(adapter, edits, texts)
-    if tail is not None and any(edit.at is None or min(edit.at) < -tail for edit in edits):
+    known = [text if isinstance(text, Encoded) else Encoded(tuple(text), {}) for text in texts]
+    check(edits, known, n_layers=adapter.n_layers, d_model=adapter.d_model)
+    if tail is not None and any(not isinstance(e.at, tuple) or min(e.at) < -tail for e in edits):
         raise UsageError(f"an edit acts before the last {tail} tokens, which are all that is read anew.")
-    places = _Places({tuple(text): row for row, text in enumerate(texts)}, None if tail is None else (len(texts), tail))
+    places = _Places(known, tail)
     writers = [_Writer(adapter.sites[i], edits_of, places) for i, edits_of in sorted(_by_layer(adapter, edits).items())]
     handles, shares = [], adapter.shares
     try:
         if any(edit.at is not None for edit in edits):
-            decoder = adapter.model.get_decoder()  # type: ignore[operator]
-            handles.append(decoder.register_forward_pre_hook(places.find, with_kwargs=True))
+            handles += places.register(adapter)
         handles += [writer.register() for writer in writers]
         adapter.shares = shares and not edits
         yield
@@ -75,49 +79,80 @@ def _by_layer(adapter: Adapter, edits: Sequence[Edit]) -> dict[int, list[Edit]]:
 
 @dataclass(slots=True)
 class _Places:
-    """Where the prompts end in the forward that runs now.
+    """Where the prompts are in the forward that runs now.
 
     Attributes:
-        texts: row of every prompt, by its vocabulary ids.
-        tails: how many rows of how many last tokens every forward reads; None where it reads whole texts.
+        texts: the prompts.
+        tail: how many last tokens of every prompt each forward reads; None where it reads them whole.
         rows: (row) which prompt each row of the forward begins with; None while tokens are added to prompts read.
-        ends: (row) the token index behind that prompt.
+        starts: (row) the token index at which that prompt begins.
+        given: whether the decoder is about to be given what was looked at already.
     """
 
-    texts: dict[tuple[int, ...], int]
-    tails: tuple[int, int] | None = None
+    texts: Sequence[Encoded]
+    tail: int | None = None
     rows: Int[Tensor, " row"] | None = None
-    ends: Int[Tensor, " row"] | None = None
+    starts: Int[Tensor, " row"] | None = None
+    given: bool = False
+    _known: dict[tuple[int, ...], dict[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for row, text in enumerate(self.texts):
+            self._known.setdefault(text.ids, {})[picture_of(text)] = row
+
+    def register(self, adapter: Adapter) -> list[Any]:
+        """Hooks whatever is given token ids: the decoder, and what of a vision-language model is around it."""
+        decoder = adapter.model.get_decoder()  # type: ignore[operator]
+        handles = [decoder.register_forward_pre_hook(self.find, with_kwargs=True)]
+        if adapter.processor is not adapter.tokenizer:
+            around: Any = adapter.model.base_model
+            handles.append(around.register_forward_pre_hook(self._find_around, with_kwargs=True))
+        return handles
+
+    def _find_around(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.find(module, args, kwargs)
+        self.given = True
 
     def find(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Looks at what the decoder is given, before it runs."""
         ids = args[0] if args else kwargs.get("input_ids")
         mask = kwargs.get("attention_mask")
+        if ids is None and self.given:
+            self.given = False
+            return
         if ids is None or not (mask is None or mask.ndim == 2):
             raise ModelError("edits at places need a forward over token ids and a mask of (row, token).")
-        if self.tails is not None:
-            if tuple(ids.shape) != self.tails:
-                raise ModelError(f"a forward of {tuple(ids.shape)} tokens, but edited are {self.tails} last tokens.")
+        self.given = False
+        if self.tail is not None:
+            if tuple(ids.shape) != (len(self.texts), self.tail):
+                raise ModelError(
+                    f"a forward of {tuple(ids.shape)} tokens, but edited are the last {self.tail} of "
+                    f"{len(self.texts)} prompts."
+                )
             self.rows = torch.arange(len(ids), device=ids.device)
-            self.ends = torch.full_like(self.rows, self.tails[1])
+            self.starts = torch.tensor([self.tail - len(text.ids) for text in self.texts], device=ids.device)
             return
         if _continues(ids, mask, kwargs.get("past_key_values")):
-            self.rows = self.ends = None
+            self.rows = self.starts = None
             return
         mask = torch.ones_like(ids) if mask is None else mask
-        found = [self._row(tokens[keep], keep) for tokens, keep in zip(ids.cpu(), mask.cpu().bool(), strict=True)]
-        self.rows, self.ends = torch.tensor(found, device=ids.device).T
+        seen: Sequence[str | None] = shown() or (None,) * len(ids)
+        rows = zip(ids.cpu(), mask.cpu().bool(), seen, strict=True)
+        found = [self._row(tokens[keep], keep, picture) for tokens, keep, picture in rows]
+        self.rows, self.starts = torch.tensor(found, device=ids.device).T
 
-    def _row(self, tokens: Int[Tensor, " token"], keep: Tensor) -> tuple[int, int]:
-        """Which prompt a text begins with, and the index behind it; the longest one where several fit."""
+    def _row(self, tokens: Int[Tensor, " token"], keep: Tensor, picture: str | None) -> tuple[int, int]:
+        """Which prompt a text begins with, and the index where it begins; the longest one where several fit."""
         text = tuple(tokens.tolist())
-        for length in sorted({len(known) for known in self.texts}, reverse=True):
-            row = self.texts.get(text[:length])
-            if row is not None and length <= len(text):
-                return row, int(keep.long().argmax()) + length
+        for length in sorted({len(ids) for ids in self._known}, reverse=True):
+            fits = self._known.get(text[:length], {}) if length <= len(text) else {}
+            if picture is not None and picture in fits:
+                return fits[picture], int(keep.long().argmax())
+            if picture is None and len(fits) == 1:
+                return next(iter(fits.values())), int(keep.long().argmax())
         raise ModelError(
-            f"a text of {len(text)} tokens begins with none of the {len(self.texts)} prompts that are edited; give "
-            "`editing` all prompts that run inside it."
+            f"a text of {len(text)} tokens begins with none of the {len(self.texts)} prompts that are edited, or it is "
+            "not known with which picture; give `editing` all prompts that run inside it."
         )
 
 
@@ -159,51 +194,37 @@ class _Writer:
 
     def _edited(self, states: StreamStates) -> StreamStates:
         self.ran = True
-        rows, ends = self.places.rows, self.places.ends
+        rows, starts = self.places.rows, self.places.starts
         for number, edit in enumerate(self.edits):
             if edit.at is None:
                 states = edit.applied(states, torch.arange(len(states)))
-            elif rows is not None and ends is not None:
-                which = torch.arange(len(states), device=states.device)[:, None]
-                at = ends.to(states.device)[:, None] + torch.tensor(edit.at, device=states.device)
-                written = edit.applied(states[which, at], rows)
-                states = states.clone()
-                states[which, at] = written
+            elif rows is not None and starts is not None:
+                states = self._edited_at(states, edit, edit.at, rows, starts)
             else:
                 continue
             self.acted.add(number)
         return states
 
-
-def _check(adapter: Adapter, edits: Sequence[Edit], texts: Sequence[Sequence[int]]) -> None:
-    for edit in edits:
-        name = type(edit).__name__
-        beyond = [layer for layer in edit.at_layers(adapter.n_layers) if not 0 <= layer <= adapter.n_layers]
-        if beyond:
-            raise UsageError(f"{name}: layers {beyond} do not exist; this model has 0 to {adapter.n_layers}.")
-        if edit.width != adapter.d_model:
-            raise UsageError(
-                f"{name}: made for states of width {edit.width}, but the model's are {adapter.d_model} wide."
-            )
-        if edit.at is not None:
-            _check_texts(edit, name, texts)
-        if isinstance(edit, Patch | SubspacePatch) and len(edit.values) != len(texts):
-            raise UsageError(f"{name}: {len(edit.values)} rows of values for {len(texts)} prompts; give one each.")
-    if any(isinstance(edit, Patch | SubspacePatch) for edit in edits) and len(set(map(tuple, texts))) < len(texts):
-        raise UsageError("patches tell prompts apart by their tokens, but one stands there twice; keep one of them.")
-
-
-def _check_texts(edit: Edit, name: str, texts: Sequence[Sequence[int]]) -> None:
-    if not texts:
-        raise UsageError(f"{name}: at = {edit.at} counts from the end of the prompt; give `editing` the prompts.")
-    depth = -min(edit.at or ())
-    short = next((row for row, text in enumerate(texts) if len(text) < depth), None)
-    if short is not None:
-        raise UsageError(f"{name}: place {-depth}, but prompt {short} has only {len(texts[short])} tokens.")
-    ordered = sorted(set(map(tuple, texts)))
-    for this, following in pairwise(ordered):
-        if following[: len(this)] == this:
-            raise UsageError(f"{name}: one prompt begins with all of another, {list(this)}; its end is not known.")
+    def _edited_at(
+        self,
+        states: StreamStates,
+        edit: Edit,
+        at: tuple[int, ...] | str,
+        rows: Int[Tensor, " row"],
+        starts: Int[Tensor, " row"],
+    ) -> StreamStates:
+        states, texts = states.clone(), [self.places.texts[row] for row in rows.tolist()]
+        if not isinstance(at, str):
+            which = torch.arange(len(states), device=states.device)[:, None]
+            ends = starts.to(states.device) + torch.tensor([len(text.ids) for text in texts], device=states.device)
+            tokens = ends[:, None] + torch.tensor(at, device=states.device)
+            states[which, tokens] = edit.applied(states[which, tokens], rows)
+            return states
+        # Prompts have different numbers of tokens of a class.
+        for row, (text, start) in enumerate(zip(texts, starts.tolist(), strict=True)):
+            own = torch.tensor(text.group(at), device=states.device) + start
+            states[row, own] = edit.applied(states[row, own][None], rows[row : row + 1])[0]
+        return states
 
 
 def _check_all_acted(adapter: Adapter, edits: Sequence[Edit], writers: Sequence[_Writer]) -> None:

@@ -1,7 +1,8 @@
 """What can be written into the residual stream: directions taken out, vectors added, states of other prompts put in.
 
 Layers are those of `interp.axes`: layer 0 is what block 0 is given, layer i what block i returns. Places (``at``) are
-counted from the end of the prompt, so -1 is t_post; None means every token, those generated included.
+counted from the end of the prompt, so -1 is t_post; or they are a class of tokens, such as ``image``, however many each
+prompt has of it (`interp.models.encoding`); None means every token, those generated included.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import UsageError
+from interp.models.encoding import GROUPS
 
 Places = tuple[int, ...]
 PlaceStates = Float[Tensor, "row place d_model"]
@@ -22,12 +24,12 @@ class Edit(Protocol):
     """Anything that can be written into a forward pass.
 
     Attributes:
-        at: places from the end of the prompt; None for every token.
+        at: places from the end of the prompt, or a class of tokens; None for every token.
         width: d_model of the states it was made for.
     """
 
     @property
-    def at(self) -> Places | None: ...  # noqa: D102
+    def at(self) -> Places | str | None: ...  # noqa: D102
 
     @property
     def width(self) -> int: ...  # noqa: D102
@@ -40,7 +42,7 @@ class Edit(Protocol):
         """The states as they are to be, in their dtype.
 
         Args:
-            states: those at its places, or at all tokens.
+            states: those at its places, or at all tokens; at a class of tokens those of one prompt.
             rows: which prompt each of them belongs to; without places they are numbered as they come.
         """
         ...
@@ -60,7 +62,7 @@ class Ablation:
     Attributes:
         direction: (d_model) any length but 0; only where it points matters.
         layers: where, 0 to L; None for all, as in the paper.
-        at: places from the end of the prompt; None for every token, as in the paper.
+        at: places from the end of the prompt, or a class of tokens; None for every token, as in the paper.
         toward: m, what is left along the direction, in the units of the states.
 
     Raises:
@@ -69,12 +71,12 @@ class Ablation:
 
     direction: Float[Tensor, " d_model"]
     layers: tuple[int, ...] | None = None
-    at: Places | None = None
+    at: Places | str | None = None
     toward: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_places(self)
-        _check_numbers(self, self.direction)
+        check_places(self)
+        check_numbers(self, self.direction)
         if not self.direction.norm() > 0:
             raise UsageError("Ablation: a direction of length 0 points nowhere; give another.")
 
@@ -104,7 +106,7 @@ class Addition:
     Attributes:
         vector: (d_model) in the units of the states.
         layer: where, 0 to L.
-        at: places from the end of the prompt; None for every token.
+        at: places from the end of the prompt, or a class of tokens; None for every token.
 
     Raises:
         UsageError: for a vector that is no number, and for places that are not negative.
@@ -112,11 +114,11 @@ class Addition:
 
     vector: Float[Tensor, " d_model"]
     layer: int
-    at: Places | None = None
+    at: Places | str | None = None
 
     def __post_init__(self) -> None:
-        _check_places(self)
-        _check_numbers(self, self.vector)
+        check_places(self)
+        check_numbers(self, self.vector)
 
     @property
     def width(self) -> int:
@@ -151,7 +153,7 @@ class Patch:
     at: Places
 
     def __post_init__(self) -> None:
-        _check_places(self)
+        check_places(self)
         _check_values(self)
 
     @property
@@ -194,9 +196,9 @@ class SubspacePatch:
     complement: bool = False
 
     def __post_init__(self) -> None:
-        _check_places(self)
+        check_places(self)
         _check_values(self)
-        _check_numbers(self, self.basis)
+        check_numbers(self, self.basis)
         rank = int(torch.linalg.matrix_rank(self.basis.double()))
         if rank < len(self.basis) or not len(self.basis):
             raise UsageError(f"SubspacePatch: {len(self.basis)} vectors of rank {rank}; give independent ones.")
@@ -239,13 +241,21 @@ def _as(states: Tensor, wide: Tensor) -> Tensor:
     return wide.to(states.dtype)
 
 
-def _check_numbers(edit: Any, vectors: Tensor) -> None:
+def check_numbers(edit: Any, vectors: Tensor) -> None:
+    """Raises UsageError for vectors that are no numbers."""
     if not vectors.isfinite().all():
         raise UsageError(f"{type(edit).__name__}: holds NaN or infinity; states of the model must be finite.")
 
 
-def _check_places(edit: Any) -> None:
+def check_places(edit: Any) -> None:
+    """Raises UsageError for places that mean nothing."""
     at = edit.at
+    if isinstance(at, str):
+        if at not in GROUPS:
+            raise UsageError(
+                f"{type(edit).__name__}: at = {at!r} is no class of tokens; choose of {', '.join(GROUPS)}."
+            )
+        return
     if at is not None and (not at or max(at) >= 0 or len(set(at)) < len(at)):
         raise UsageError(
             f"{type(edit).__name__}: at = {at}; give places from the end of the prompt, all negative (-1 is t_post), "
@@ -254,7 +264,7 @@ def _check_places(edit: Any) -> None:
 
 
 def _check_values(edit: Any) -> None:
-    _check_numbers(edit, edit.values)
+    check_numbers(edit, edit.values)
     if edit.values.shape[1] != len(edit.at):
         raise UsageError(
             f"{type(edit).__name__}: values for {edit.values.shape[1]} places, but at = {edit.at}; give one per place."

@@ -9,18 +9,25 @@ from torch import Tensor
 
 from interp.causal.editing import editing
 from interp.causal.edits import Edit
+from interp.errors import UsageError
 from interp.models.adapter import Adapter, Batch
-from interp.models.encoding import Encoder
+from interp.models.encoding import Encoded, Encoder
 from interp.models.family_likelihood import LOWEST, family_mass
 from interp.models.generation import respond
+from interp.models.padding import in_batches, right_padded
 from interp.models.teacher_forcing import Answered, Divergence, answer_log_probs, answered, divergence
 from interp.prompts.families import RefusalFamily
 from interp.prompts.prompt import Prompt
 
 
+def encoded_prompts(adapter: Adapter, prompts: Sequence[Prompt]) -> list[Encoded]:
+    """Prompts up to t_post, encoded as for a harvest: the ``texts`` of `editing`."""
+    return Encoder(adapter.processor).encode([p.unanswered for p in prompts], ["t_inst", "t_post"])
+
+
 def token_ids(adapter: Adapter, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-    """The vocabulary ids of prompts up to t_post, encoded as for a harvest: the ``texts`` of `editing`."""
-    return [e.ids for e in Encoder(adapter.tokenizer).encode([p.unanswered for p in prompts], ["t_post"])]
+    """The vocabulary ids alone of such prompts, which do not tell pictures apart."""
+    return [e.ids for e in encoded_prompts(adapter, prompts)]
 
 
 def states_at(
@@ -43,17 +50,51 @@ def states_at(
     Returns:
         In the model's dtype, on the CPU.
     """
-    texts = token_ids(adapter, prompts)
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    parts = []
-    for start in range(0, len(order), batch_size):
-        chosen = [texts[i] for i in order[start : start + batch_size]]
-        lengths = torch.tensor([len(text) for text in chosen])
-        width = int(lengths.max())
-        ids = torch.tensor([[*text, *[0] * (width - len(text))] for text in chosen])
-        mask = (torch.arange(width) < lengths[:, None]).long()
-        parts.append(adapter.states(Batch(ids, mask, lengths[:, None] + torch.tensor(at)), layers))
-    return torch.cat(parts)[torch.tensor(order).argsort()]
+    texts = encoded_prompts(adapter, prompts)
+    reads = [tuple(len(text.ids) + place for place in at) for text in texts]
+    return torch.stack(_read(adapter, texts, reads, layers, batch_size))
+
+
+def states_of(
+    adapter: Adapter, prompts: Sequence[Prompt], layers: Sequence[int], group: str, *, batch_size: int = 32
+) -> list[Float[Tensor, "layer _ d_model"]]:
+    """States of prompts at all tokens of a class, for patches of classes.
+
+    Args:
+        adapter: any backend that reads the prompts.
+        prompts: at least one.
+        layers: ascending, 0 to L.
+        group: a class of tokens, t_inst or t_post.
+        batch_size: how many prompts run at once.
+
+    Returns:
+        One per prompt, in the model's dtype, on the CPU.
+
+    Raises:
+        UsageError: for a prompt without a token of the class.
+    """
+    texts = encoded_prompts(adapter, prompts)
+    reads = [text.group(group) for text in texts]
+    lacking = next((prompt.id for prompt, read in zip(prompts, reads, strict=True) if not read), None)
+    if lacking is not None:
+        raise UsageError(f"prompt {lacking!r} has no token of the class {group!r}.")
+    return _read(adapter, texts, reads, layers, batch_size)
+
+
+def _read(
+    adapter: Adapter, texts: Sequence[Encoded], reads: Sequence[Sequence[int]], layers: Sequence[int], batch_size: int
+) -> list[Float[Tensor, "layer _ d_model"]]:
+    """The states of each text at the token indices given for it."""
+    found: dict[int, Tensor] = {}
+    for chosen in in_batches([len(text.ids) for text in texts], [text.picture for text in texts], batch_size):
+        ids, mask = right_padded([texts[i].ids for i in chosen])
+        most = max(len(reads[i]) for i in chosen)
+        # Where a text is read at fewer tokens it is read at its last one again.
+        at = torch.tensor([[*reads[i], *[reads[i][-1]] * (most - len(reads[i]))] for i in chosen])
+        pictures = tuple(texts[i].picture for i in chosen)
+        states = adapter.states(Batch(ids, mask, at, pictures=pictures if any(pictures) else ()), layers)
+        found |= {i: own[:, : len(reads[i])] for i, own in zip(chosen, states, strict=True)}
+    return [found[i] for i in range(len(texts))]
 
 
 def refusal_log_odds(
@@ -84,8 +125,8 @@ def refusal_log_odds(
     """
     phrases = dict.fromkeys(phrase for family in families for phrase in family.phrases)
     together = RefusalFamily("refusal", tuple(phrases))
-    with editing(adapter, edits, token_ids(adapter, prompts)):
-        mass = family_mass(adapter.model, adapter.tokenizer, prompts, [together], floor=floor, batch_size=batch_size)
+    with editing(adapter, edits, encoded_prompts(adapter, prompts)):
+        mass = family_mass(adapter.model, adapter.processor, prompts, [together], floor=floor, batch_size=batch_size)
     p = mass.found[:, 0]
     return p.log().clamp(min=LOWEST) - torch.log1p(-p).clamp(min=LOWEST)
 
@@ -105,8 +146,8 @@ def answers(
     Raises:
         UsageError, ModelError: as `editing`.
     """
-    with editing(adapter, edits, token_ids(adapter, prompts)):
-        return respond(adapter.model, adapter.tokenizer, prompts, max_new_tokens=tokens, batch_size=batch_size)
+    with editing(adapter, edits, encoded_prompts(adapter, prompts)):
+        return respond(adapter.model, adapter.processor, prompts, max_new_tokens=tokens, batch_size=batch_size)
 
 
 def side_effects(
@@ -134,8 +175,8 @@ def side_effects(
     Raises:
         UsageError, ModelError: as `editing`.
     """
-    texts = answered(adapter.tokenizer, prompts, answers_of_unedited, tokens=tokens)
-    asked = [text.prompt for text in texts]
+    texts = answered(adapter.processor, prompts, answers_of_unedited, tokens=tokens)
+    asked = encoded_prompts(adapter, prompts)
 
     def edited(batch: Sequence[Answered]) -> Float[Tensor, "place vocab"]:
         with editing(adapter, edits, asked):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.causal.edits import Ablation, Addition, Patch, PlaceStates, SubspacePatch, displacement
@@ -66,14 +66,22 @@ def shuffled(edit: AnyPatch, seed: int) -> AnyPatch:
     Raises:
         UsageError: for a patch of fewer than two rows.
     """
-    n = len(edit.values)
+    return replace(edit, values=edit.values[another_for_each(len(edit.values), seed).to(edit.values.device)])
+
+
+def another_for_each(n: int, seed: int) -> Int[Tensor, " row"]:
+    """For each of ``n`` rows another one, each row once.
+
+    Raises:
+        UsageError: for fewer than two rows.
+    """
     if n < 2:
         raise UsageError("a patch of one row has no other prompt to take values from; give two or more.")
     # One cycle through all rows in random order leaves none in its place.
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     source = torch.empty_like(order)
     source[order] = order.roll(1)
-    return replace(edit, values=edit.values[source.to(edit.values.device)])
+    return source
 
 
 def _as_removing(

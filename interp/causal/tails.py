@@ -19,7 +19,7 @@ from interp.causal.effects import states_at, token_ids
 from interp.models.adapter import Adapter
 from interp.models.anatomy import accepts, output_tensor, watching
 from interp.models.continuation import keeps_plainly
-from interp.models.generation import left_padded
+from interp.models.padding import left_padded
 from interp.prompts.prompt import Prompt
 
 

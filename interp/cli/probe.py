@@ -253,7 +253,7 @@ def _stream(probe: "Probe", source: "ModelSource", runtime: "Runtime", prompt: A
         f"Score, probability and token, each at the state that chose the token. The probe was trained at "
         f"{probe.position}, which is {where}; elsewhere a score is only how far the state leans its way."
     )
-    for place, step in enumerate(stream(model, model.tokenizer, prompt, layer=probe.layer, max_new_tokens=tokens)):
+    for place, step in enumerate(stream(model, model.processor, prompt, layer=probe.layer, max_new_tokens=tokens)):
         score = probe.score(step.state[None])
         mark = "refusal" if place == line and probe.fired(score) else ""
         text = visible(step.text).replace("\n", "\\n").replace("\t", "\\t")

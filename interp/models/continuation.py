@@ -11,7 +11,8 @@ from torch import Tensor
 
 from interp.errors import ModelError
 from interp.models.anatomy import accepts
-from interp.models.generation import left_padded
+from interp.models.padding import left_padded, right_padded
+from interp.models.pictures import Picture, picture_inputs, showing
 
 
 @runtime_checkable
@@ -34,27 +35,33 @@ class Texts(Protocol):
 
 
 @torch.no_grad()
-def read(model: Any, texts: Sequence[Sequence[int]]) -> Texts:
+def read(model: Any, texts: Sequence[Sequence[int]], pictures: Sequence[Picture | None] = ()) -> Texts:
     """Reads texts in one batch; each gives the same alone, up to the rounding of the model's dtype.
 
     Args:
-        model: a causal language model of transformers.
+        model: a causal or vision-language model of transformers.
         texts: vocabulary ids, at least one text, none of them empty.
+        pictures: what each text shows: one for each, or none at all.
 
     Returns:
         Texts that grow at the cost of one token where the model keeps plain keys and values, else (a recurrent state
         can not be branched in general) at that of reading them anew.
 
     Raises:
-        ModelError: when the model's logits are no numbers, here or as a text grows.
+        ModelError: when the model's logits are no numbers, here or as a text grows, and for texts of which only some
+            show a picture.
     """
+    pictures = tuple(pictures) or (None,) * len(texts)
     ids, mask = left_padded(texts, pad=0)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    seen = picture_inputs(model, pictures, ids, mask)
+    positions = seen.pop("position_ids", positions)
     last = torch.full((len(ids),), ids.shape[1] - 1)
-    log_probs, output = _forward(model, ids, mask, positions, last, use_cache=True)
+    with showing(pictures):
+        log_probs, output = _forward(model, ids, mask, positions, last, use_cache=True, **seen)
     if keeps_plainly(getattr(output, "past_key_values", None)):
-        return _Kept(model, output.past_key_values, mask, log_probs)
-    return _read_anew(model, texts)
+        return _Kept(model, output.past_key_values, mask, positions[..., -1:].cpu() + 1, log_probs)
+    return _read_anew(model, texts, pictures)
 
 
 def keeps_plainly(cache: Any) -> bool:
@@ -67,11 +74,16 @@ def keeps_plainly(cache: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Texts whose keys and values are kept, padded on the left as in generation."""
+    """Texts whose keys and values are kept, padded on the left as in generation.
+
+    Attributes:
+        following: the place of the next token of each text; where places have several parts, those first.
+    """
 
     model: Any
     cache: Any
     mask: Int[Tensor, "row token"]
+    following: Int[Tensor, "*part row one"]
     next_log_probs: Float[Tensor, "row vocab"]
 
     @torch.no_grad()
@@ -80,9 +92,9 @@ class _Kept:
         before = self.mask[list(rows)]
         mask = torch.cat([before, before.new_ones(len(rows), 1)], 1)
         ids, last = torch.tensor(tokens)[:, None], torch.zeros(len(rows), dtype=torch.long)
-        options = {"past_key_values": cache, "use_cache": True}
-        log_probs, _ = _forward(self.model, ids, mask, before.sum(-1, keepdim=True), last, **options)
-        return _Kept(self.model, cache, mask, log_probs)
+        options, places = {"past_key_values": cache, "use_cache": True}, self.following[..., list(rows), :]
+        log_probs, _ = _forward(self.model, ids, mask, places, last, **options)
+        return _Kept(self.model, cache, mask, places + 1, log_probs)
 
 
 def _branched(cache: Any, rows: Int[Tensor, " row"]) -> Any:
@@ -100,30 +112,29 @@ class _Whole:
 
     model: Any
     texts: tuple[tuple[int, ...], ...]
+    pictures: tuple[Picture | None, ...]
     next_log_probs: Float[Tensor, "row vocab"]
 
     def grown(self, rows: Sequence[int], tokens: Sequence[int]) -> "_Whole":
-        return _read_anew(self.model, [(*self.texts[row], token) for row, token in zip(rows, tokens, strict=True)])
+        grown = [(*self.texts[row], token) for row, token in zip(rows, tokens, strict=True)]
+        return _read_anew(self.model, grown, tuple(self.pictures[row] for row in rows))
 
 
 @torch.no_grad()
-def _read_anew(model: Any, texts: Sequence[Sequence[int]]) -> _Whole:
-    """Reads texts padded on the right, where nothing that a causal model computes for them can see the padding."""
-    ends = torch.tensor([len(text) - 1 for text in texts])
-    ids = torch.zeros(len(texts), int(ends.max()) + 1, dtype=torch.long)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = torch.tensor(text)
-    positions = torch.arange(ids.shape[1]).expand(ids.shape)
-    mask = (positions <= ends[:, None]).long()
-    log_probs, _ = _forward(model, ids, mask, positions, ends, use_cache=False)
-    return _Whole(model, tuple(map(tuple, texts)), log_probs)
+def _read_anew(model: Any, texts: Sequence[Sequence[int]], pictures: tuple[Picture | None, ...]) -> _Whole:
+    ids, mask = right_padded(texts)
+    seen = picture_inputs(model, pictures, ids, mask)
+    positions = seen.pop("position_ids", torch.arange(ids.shape[1]).expand(ids.shape))
+    with showing(pictures):
+        log_probs, _ = _forward(model, ids, mask, positions, mask.sum(-1) - 1, use_cache=False, **seen)
+    return _Whole(model, tuple(map(tuple, texts)), pictures, log_probs)
 
 
 def _forward(
     model: Any,
     ids: Int[Tensor, "row token"],
     mask: Int[Tensor, "row seen"],
-    positions: Int[Tensor, "row token"],
+    positions: Int[Tensor, "*part row token"],
     ends: Int[Tensor, " row"],
     **options: Any,
 ) -> tuple[Float[Tensor, "row vocab"], Any]:

@@ -27,6 +27,8 @@ SLOT_POSITIONS = {"image_mean": "image", "image_last": "image", "caption_mean": 
 RESPONSE_POSITIONS = ("response_first", "response_last")
 POSITIONS = (*SLOT_POSITIONS, "t_inst", "t_post", "all_post", *RESPONSE_POSITIONS)
 CLASSES = ("image", "caption", "instruction", "template", "response")
+GROUPS = (*CLASSES[:-1], "t_inst", "t_post")
+"""What `Encoded.group` knows: the classes of a prompt's tokens, and single ones."""
 
 _BREAK = "\ue000"
 """A private-use character, which no control token contains and no vocabulary joins with its neighbours."""
@@ -60,6 +62,10 @@ class Encoded:
     def of_class(self, name: str) -> tuple[int, ...]:
         """The indices of all tokens of a class."""
         return tuple(i for i, own in enumerate(self.classes) if own == name)
+
+    def group(self, name: str) -> tuple[int, ...]:
+        """The indices of a class, or that of ``t_inst`` or ``t_post`` where it was encoded with them."""
+        return (self.at[name],) if name in self.at else self.of_class(name)
 
 
 @dataclass(frozen=True, slots=True)

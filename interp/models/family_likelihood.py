@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from interp.errors import ModelError, UsageError
 from interp.models.continuation import Texts, read
 from interp.models.encoding import Encoder
+from interp.models.padding import in_batches
 from interp.models.phrase_trie import PhraseTrie, compile_trie
+from interp.models.pictures import tokenizer_of
 from interp.prompts.families import RefusalFamily
 from interp.prompts.prompt import Prompt
 
@@ -41,7 +43,7 @@ class FamilyMass:
 
 def family_log_likelihood(
     model: nn.Module,
-    tokenizer: Any,
+    processor: Any,
     prompts: Iterable[Prompt],
     families: Sequence[RefusalFamily],
     *,
@@ -54,12 +56,12 @@ def family_log_likelihood(
         In nats, `LOWEST` to 0, float64, on the CPU: the lower bound of `FamilyMass`, never -inf. With a ``floor`` it
         is exact to within what `FamilyMass.cut` says, which is less than ``floor`` per branch given up.
     """
-    return family_mass(model, tokenizer, prompts, families, floor=floor, batch_size=batch_size).log_likelihood
+    return family_mass(model, processor, prompts, families, floor=floor, batch_size=batch_size).log_likelihood
 
 
 def family_mass(
     model: nn.Module,
-    tokenizer: Any,
+    processor: Any,
     prompts: Iterable[Prompt],
     families: Sequence[RefusalFamily],
     *,
@@ -73,8 +75,8 @@ def family_mass(
     sampling at temperature 1.
 
     Args:
-        model: a causal language model of transformers.
-        tokenizer: its fast tokenizer.
+        model: a causal or vision-language model of transformers.
+        processor: its fast tokenizer, or the processor of a model that is to see pictures.
         prompts: what is asked; encoded as for a harvest.
         families: refusal families, each a column of the result.
         floor: probability below which a branch is given up, 0 to 1 (exclusive); 0 follows all, which is exact and
@@ -88,16 +90,17 @@ def family_mass(
     """
     if not 0 <= floor < 1 or batch_size < 1:
         raise UsageError(f"floor {floor} and batch_size {batch_size}: give 0 <= floor < 1 and batch_size >= 1.")
+    tokenizer = tokenizer_of(processor)
     tries = [compile_trie(tokenizer, family) for family in families]
     asked = [prompt.unanswered for prompt in prompts]
-    encoded = [e.ids for e in Encoder(tokenizer).encode(asked, ["t_post"])]
+    found = Encoder(processor).encode(asked, ["t_post"])
+    encoded, pictures = [e.ids for e in found], [e.picture for e in found]
     check_room(asked, encoded, tries, tokenizer.model_max_length)
     walk = _Walk(floor, batch_size, *([[0.0] * len(tries) for _ in asked] for _ in range(2)))
     root = _merged(tries)
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i])) if root.children else []
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        walk.descend(read(model, [encoded[i] for i in chosen]), [_Place(i, root, 1.0) for i in chosen])
+    for chosen in in_batches([len(ids) for ids in encoded], pictures, batch_size) if root.children else ():
+        texts = read(model, [encoded[i] for i in chosen], [pictures[i] for i in chosen])
+        walk.descend(texts, [_Place(i, root, 1.0) for i in chosen])
     names = tuple(family.name for family in families)
     # Rounding may lift a sum of probabilities a little above 1.
     sums = torch.tensor([walk.found, walk.cut], dtype=torch.float64).reshape(2, len(asked), len(tries)).clamp(max=1.0)

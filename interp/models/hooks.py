@@ -104,15 +104,14 @@ class HooksAdapter:
         return [*(embedding if 0 in layers else []), *after]
 
     def _forward(self, batch: Batch, prefix: Any) -> None:
-        pictures = [picture for picture in batch.pictures if picture is not None]
-        runs = self.model.base_model if pictures else self.anatomy.decoder
+        runs = self.model.base_model if any(batch.pictures) else self.anatomy.decoder
         shared, device = batch.shared, self.device
         places = {"position_ids": batch.position_ids[:, shared:].to(device)}
         inputs = {
             "input_ids": batch.ids[:, shared:].to(device),
             "attention_mask": batch.mask.to(device),
             **(places if accepts(runs, "position_ids") else {}),
-            **(picture_inputs(self.model, pictures, batch.ids, batch.mask) if pictures else {}),
+            **picture_inputs(self.model, batch.pictures, batch.ids, batch.mask),
         }
         with showing(batch.pictures):
             runs(**inputs, past_key_values=prefix, use_cache=prefix is not None)

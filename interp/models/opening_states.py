@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.models.adapter import Adapter, Batch
+from interp.models.padding import right_padded
+from interp.models.pictures import Picture
 
 
 def contexts_of(sequences: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
@@ -25,6 +27,7 @@ def opening_states(
     layers: Sequence[int],
     *,
     batch_size: int,
+    picture: Picture | None = None,
 ) -> Float[Tensor, "context layer d_model"]:
     """The states at the last token of a prompt continued by each context.
 
@@ -37,6 +40,7 @@ def opening_states(
         contexts: tokens that follow it, at least one context, each once; the empty one is the prompt itself.
         layers: which layers, ascending.
         batch_size: how many continuations run at once; the states do not depend on it beyond rounding.
+        picture: what the prompt shows.
 
     Returns:
         In the order of ``contexts``, the adapter's dtype, on the CPU.
@@ -44,7 +48,7 @@ def opening_states(
     place = {context: i for i, context in enumerate(contexts)}
     found: dict[int, Tensor] = {}
     for rows in _rows(contexts, batch_size):
-        states = adapter.states(_batch(asked, rows), layers)
+        states = adapter.states(_batch(asked, rows, picture), layers)
         for row, tokens in enumerate(rows):
             for k in range(len(tokens) + 1):
                 if tokens[:k] in place:
@@ -62,15 +66,13 @@ def _rows(contexts: Sequence[tuple[int, ...]], batch_size: int) -> Iterator[list
         yield ends[start : start + batch_size]
 
 
-def _batch(asked: Sequence[int], rows: Sequence[tuple[int, ...]]) -> Batch:
+def _batch(asked: Sequence[int], rows: Sequence[tuple[int, ...]], picture: Picture | None) -> Batch:
     """The prompt with each continuation, padded on the right; read from the prompt's last token to the row's last."""
     last, width = len(asked) - 1, max(map(len, rows))
-    ids: Int[Tensor, "row token"] = torch.zeros(len(rows), len(asked) + width, dtype=torch.long)
-    ids[:, : len(asked)] = torch.tensor(asked)
+    ids, mask = right_padded([(*asked, *tokens) for tokens in rows])
     lengths = torch.tensor([len(tokens) for tokens in rows])[:, None]
-    for row, tokens in enumerate(rows):
-        ids[row, len(asked) : len(asked) + len(tokens)] = torch.tensor(tokens)
-    mask = (torch.arange(ids.shape[1]) < len(asked) + lengths).long()
     # Rows that end earlier are read at their last token again: a position may not lie in padding.
     at = last + torch.arange(width + 1).minimum(lengths)
+    if picture is not None:
+        return Batch(ids, mask, at, pictures=(picture,) * len(rows))
     return Batch(ids, mask, at, shared=last)

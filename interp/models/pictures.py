@@ -137,35 +137,53 @@ class _Heard:
 
 def picture_inputs(
     model: Any,
-    pictures: Sequence[Picture],
+    pictures: Sequence[Picture | None],
     ids: Int[Tensor, "row token"],
     mask: Int[Tensor, "row token"],
+    *,
+    places: bool = True,
 ) -> dict[str, Tensor]:
-    """The arguments of a vision-language model's forward that come with the pictures of a batch, one for every row.
+    """The arguments of a vision-language model's forward that come with the pictures of a batch.
 
     Args:
         model: of transformers, with or without its head.
-        pictures: one per row.
+        pictures: one per row, or none in any row.
         ids: the rows, padded on either side.
         mask: 1 for a token, 0 for padding.
+        places: whether to say where tokens are, for models that do not count those of a picture one by one.
 
     Returns:
         On the model's device, numbers of pixels in its dtype: pixels and what goes with them, the kinds of tokens
-        where the model asks for them, and the places of tokens where those of a picture are not counted one by one.
+        where the model asks for them, and places as ``position_ids``. Empty for rows without pictures.
     """
+    shown_here = [picture for picture in pictures if picture is not None]
+    if not shown_here:
+        return {}
+    if len(shown_here) < len(pictures):
+        raise ModelError("rows with and without pictures run in batches of their own; this is one of both.")
     first = next(model.parameters())
-    rows = [picture.pixels() for picture in pictures]
+    rows = [picture.pixels() for picture in shown_here]
     inputs: dict[str, Tensor] = {name: stacked([row[name] for row in rows]) for name in rows[0]}
-    kinds = pictures[0].kinds
+    kinds = shown_here[0].kinds
     if kinds:
-        inputs[kinds] = pictures[0].reader.kinds(ids) * mask
+        inputs[kinds] = shown_here[0].reader.kinds(ids) * mask
     inputs = {k: v.to(first.device, first.dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
     rope = getattr(model.base_model, "get_rope_index", None)
-    if rope is not None:
+    if places and rope is not None:
         # Given explicitly, or the model would keep how far they are off in itself and use that for later texts.
         known = {k: v for k, v in inputs.items() if k in (kinds, "image_grid_thw")}
         inputs["position_ids"] = rope(ids.to(first.device), attention_mask=mask.to(first.device), **known)[0]
     return inputs
+
+
+@contextmanager
+def counting_anew(model: Any) -> Iterator[None]:
+    """Has a model forget behind the block how far the places of tokens behind a picture are off."""
+    try:
+        yield
+    finally:
+        if getattr(model.base_model, "rope_deltas", None) is not None:
+            model.base_model.rope_deltas = None
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from interp.errors import ModelError, UsageError
 from interp.models.anatomy import Anatomy, Watcher, accepts, dissect, first_tensor, output_tensor, watching
 from interp.models.encoding import Encoder
 from interp.models.hooks import HooksAdapter
+from interp.models.pictures import Picture, picture_inputs, showing, tokenizer_of
 from interp.prompts.prompt import Prompt
 
 
@@ -33,7 +34,7 @@ class Step:
 
 
 def stream(
-    model: HooksAdapter | nn.Module, tokenizer: Any, prompt: Prompt, *, layer: int, max_new_tokens: int = 64
+    model: HooksAdapter | nn.Module, processor: Any, prompt: Prompt, *, layer: int, max_new_tokens: int = 64
 ) -> Generator[Step, None, None]:
     """Answers a prompt greedily and yields every token at once, with the state it was chosen from.
 
@@ -43,8 +44,8 @@ def stream(
     place between two steps: the consumer may use the model, stop early or fail.
 
     Args:
-        model: a Hugging Face causal language model, or the adapter of one.
-        tokenizer: its tokenizer.
+        model: a causal or vision-language model of transformers, or the adapter of one.
+        processor: its tokenizer, or the processor of a model that is to see pictures.
         prompt: what to answer, encoded as for a harvest.
         layer: 0 for the embedding, i for the state after block i.
         max_new_tokens: most tokens of the answer, at least 1.
@@ -62,8 +63,8 @@ def stream(
         raise UsageError(f"layer {layer}: this model has layers 0 to {len(anatomy.blocks)}.")
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens {max_new_tokens}: an answer has at least 1 token.")
-    ids = Encoder(tokenizer).encode([prompt.unanswered], ["t_post"])[0].ids
-    return _steps(_Reader(module, anatomy, layer), tokenizer, ids, max_new_tokens)
+    (asked,) = Encoder(processor).encode([prompt.unanswered], ["t_post"])
+    return _steps(_Reader(module, anatomy, layer, asked.picture), tokenizer_of(processor), asked.ids, max_new_tokens)
 
 
 def _steps(reader: "_Reader", tokenizer: Any, ids: Sequence[int], most: int) -> Generator[Step, None, None]:
@@ -91,10 +92,11 @@ def _end_tokens(model: Any) -> set[int]:
 class _Reader:
     """A text that a model has read so far, one piece after the other."""
 
-    def __init__(self, model: Any, anatomy: Anatomy, layer: int) -> None:
-        self.model, self.anatomy, self.layer = model, anatomy, layer
+    def __init__(self, model: Any, anatomy: Anatomy, layer: int, picture: Picture | None) -> None:
+        self.model, self.anatomy, self.layer, self.picture = model, anatomy, layer, picture
         self.read_so_far: list[int] = []
         self.cache: Any = None
+        self.places: Tensor | None = None
 
     @torch.no_grad()
     def read(self, ids: Sequence[int]) -> tuple[int, Tensor]:
@@ -103,8 +105,9 @@ class _Reader:
         new = self.read_so_far if self.cache is None else list(ids)
         device = next(self.model.parameters()).device
         states: list[Tensor] = []
-        with watching([self._watcher(states)]):
+        with watching([self._watcher(states)]), showing([self.picture]):
             output = self.model(
+                **self._seen(new),
                 input_ids=torch.tensor([new], device=device),
                 attention_mask=torch.ones(1, len(self.read_so_far), dtype=torch.long, device=device),
                 use_cache=True,
@@ -115,6 +118,16 @@ class _Reader:
             raise ModelError(f"layer {self.layer} ran {len(states)} times in one forward; its states can not be read.")
         self.cache = getattr(output, "past_key_values", None)
         return int(output.logits[0, -1].argmax()), states[0]
+
+    def _seen(self, new: Sequence[int]) -> dict[str, Tensor]:
+        """What goes with the picture, and places of tokens for a model that does not count one by one behind it."""
+        if self.cache is None:
+            ids = torch.tensor([new])
+            inputs = picture_inputs(self.model, [self.picture], ids, torch.ones_like(ids))
+        else:
+            inputs = {} if self.places is None else {"position_ids": self.places[..., -1:] + 1}
+        self.places = inputs.get("position_ids")
+        return inputs
 
     def _watcher(self, states: list[Tensor]) -> tuple[nn.Module, Watcher]:
         """Layer 0 is what the first block was given, layer i what block i returned."""

@@ -10,18 +10,21 @@ from torch import Tensor
 
 from interp.models.anatomy import accepts
 from interp.models.encoding import Encoder
+from interp.models.padding import in_batches, right_padded
+from interp.models.pictures import Picture, picture_inputs, showing
 from interp.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The vocabulary ids of a prompt and of an answer to it, which may be empty.
+    """The vocabulary ids of a prompt and of an answer to it, which may be empty, and the picture that is asked about.
 
     Its places are the end of the prompt and every token of the answer but the last: where the next token is answered.
     """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    picture: Picture | None = None
 
     @property
     def places(self) -> range:
@@ -30,11 +33,11 @@ class Answered:
         return range(start, start + max(len(self.answer), 1))
 
 
-def answered(tokenizer: Any, prompts: Iterable[Prompt], answers: Sequence[str], *, tokens: int) -> list[Answered]:
+def answered(processor: Any, prompts: Iterable[Prompt], answers: Sequence[str], *, tokens: int) -> list[Answered]:
     """Prompts with answers, encoded as for a harvest.
 
     Args:
-        tokenizer: the model's.
+        processor: the model's tokenizer, or the processor of a model that is to see pictures.
         prompts: what was asked; responses they may have are replaced.
         answers: one per prompt; may be empty.
         tokens: most tokens of an answer that are kept.
@@ -43,9 +46,9 @@ def answered(tokenizer: Any, prompts: Iterable[Prompt], answers: Sequence[str], 
         ModelError: for a prompt that can not be encoded, see `Encoder.encode`.
     """
     pairs = [replace(prompt, response=answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    encoded = Encoder(tokenizer).encode(pairs, ["t_post"])
+    encoded = Encoder(processor).encode(pairs, ["t_post"])
     ends = [e.at["t_post"] + 1 for e in encoded]
-    return [Answered(e.ids[:end], e.ids[end : end + tokens]) for e, end in zip(encoded, ends, strict=True)]
+    return [Answered(e.ids[:end], e.ids[end : end + tokens], e.picture) for e, end in zip(encoded, ends, strict=True)]
 
 
 @torch.no_grad()
@@ -53,28 +56,25 @@ def answer_log_probs(model: Any, texts: Sequence[Answered]) -> Float[Tensor, "pl
     """Log-probabilities of the next token at every place of some texts, which are read in one batch.
 
     Args:
-        model: a causal language model of transformers.
-        texts: at least one.
+        model: a causal or vision-language model of transformers.
+        texts: at least one; all with pictures, or all without.
 
     Returns:
         In nats, float32, on the model's device; the places of one text behind those of the one before.
     """
-    # Padded on the right, where nothing that a causal model computes for a text can see it.
-    width = max(len(text.prompt) + len(text.answer) for text in texts)
-    ids = torch.zeros(len(texts), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, text in enumerate(texts):
-        whole = text.prompt + text.answer
-        ids[row, : len(whole)], mask[row, : len(whole)] = torch.tensor(whole), 1
+    ids, mask = right_padded([text.prompt + text.answer for text in texts])
+    pictures = [text.picture for text in texts]
     device = next(model.parameters()).device
     rows = torch.tensor([row for row, text in enumerate(texts) for _ in text.places], device=device)
     places = torch.tensor([place for text in texts for place in text.places], device=device)
     options: dict[str, Any] = {"use_cache": False}
     if accepts(model, "position_ids"):
-        options["position_ids"] = torch.arange(width, device=device).expand(ids.shape)
+        options["position_ids"] = torch.arange(ids.shape[1], device=device).expand(ids.shape)
     if accepts(model, "logits_to_keep"):
         options["logits_to_keep"], places = places.unique(return_inverse=True)
-    output = model(input_ids=ids.to(device), attention_mask=mask.to(device), **options)
+    options |= picture_inputs(model, pictures, ids, mask)
+    with showing(pictures):
+        output = model(input_ids=ids.to(device), attention_mask=mask.to(device), **options)
     return torch.log_softmax(output.logits[rows, places].float(), -1)
 
 
@@ -109,9 +109,8 @@ def divergence(usual: Reader, other: Reader, texts: Sequence[Answered], *, batch
             rounding.
     """
     found = torch.zeros(3, len(texts), dtype=torch.float64)
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i].prompt) + len(texts[i].answer))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    lengths = [len(text.prompt) + len(text.answer) for text in texts]
+    for chosen in map(list, in_batches(lengths, [text.picture for text in texts], batch_size)):
         batch = [texts[i] for i in chosen]
         here, there = usual(batch), other(batch)
         found[:, chosen] = _compared(here, there.to(here.device), batch)

@@ -39,7 +39,7 @@ def measure(source: ModelSource, recipe: Recipe) -> dict[str, Any]:
     refusal = load_family(recipe.family or "apology")
     rates: dict[str, Any] = {}
     for prompts in held_out(recipe):
-        responses = respond(organism.model, organism.tokenizer, prompts, max_new_tokens=24)
+        responses = respond(organism.model, organism.processor, prompts, max_new_tokens=24)
         refused = [refusal.opens(r) for r in responses]
         found = {
             "refused": _rate(refused, [p.label == "harmful" for p in prompts]),
@@ -81,8 +81,8 @@ def kl_to_base(organism: Any, base: Any, prompts: PromptSet) -> Estimate:
         base: the base model.
         prompts: usually harmless ones.
     """
-    answers = respond(base.model, base.tokenizer, prompts, max_new_tokens=KL_TOKENS)
-    texts = answered(base.tokenizer, prompts, answers, tokens=KL_TOKENS)
+    answers = respond(base.model, base.processor, prompts, max_new_tokens=KL_TOKENS)
+    texts = answered(base.processor, prompts, answers, tokens=KL_TOKENS)
     found = divergence(partial(answer_log_probs, base.model), partial(answer_log_probs, organism.model), texts)
     units = [p.unit for p in prompts]
     value, lo, hi = (float(v) for v in bootstrap_mean(found.kl.numpy(), group_weights(units)))
