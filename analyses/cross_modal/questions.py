@@ -11,8 +11,8 @@ from interp.prompts.pairs import Pair
 from interp.prompts.prompt import Prompt, user_prompt
 
 QUESTION = "Describe this scene."
-DESCRIPTION = "A picture of {caption}. It shows {caption}, large and in the middle, on a plain background."
-"""The longer text of the text arm: the words of the caption twice, in whole sentences, and nothing else of content."""
+DESCRIPTION = "A picture: {caption}. It shows this and nothing else, large and in the middle, on a plain background."
+"""The longer text of the text arm: the caption in whole sentences, and nothing else of content."""
 
 
 def described(pair: Pair) -> str:
