@@ -39,6 +39,16 @@ class PromptFileError(InterpError):
         super().__init__("\n".join(lines))
 
 
+class ImageError(InterpError):
+    """A picture that can not be read, with what to do about it."""
+
+    exit_code = 3
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path = Path(path)
+        super().__init__(f"{path}: {reason}.")
+
+
 class StudyError(InterpError):
     """A finished study that can not be read or trusted."""
 

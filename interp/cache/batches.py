@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from interp.axes import BatchStates
 from interp.errors import ModelError
@@ -21,12 +23,15 @@ def make_batch(encoded: Sequence[Encoded], shared: int) -> Batch:
     for row, e in enumerate(encoded):
         ids[row, : len(e.ids)] = torch.tensor(e.ids)
         mask[row, : len(e.ids)] = 1
-    return Batch(ids, mask, torch.tensor([list(e.at.values()) for e in encoded]), shared)
+    at = torch.tensor([list(e.at.values()) for e in encoded])
+    means = {list(encoded[0].at).index(p): _filled([e.means[p] for e in encoded]) for p in encoded[0].means}
+    pictures = tuple(e.picture for e in encoded)
+    return Batch(ids, mask, at, shared, means, pictures if any(pictures) else ())
 
 
-def rows_of(batch: Batch, start: int, stop: int) -> Batch:
-    """A part of a batch, as wide as the whole."""
-    return Batch(batch.ids[start:stop], batch.mask[start:stop], batch.at[start:stop], batch.shared)
+def _filled(rows: Sequence[Sequence[int]]) -> Int[Tensor, "row _"]:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])
 
 
 def batch_states(
@@ -41,7 +46,9 @@ def batch_states(
     size = rows
     while True:
         try:
-            parts = [adapter.states(rows_of(batch, start, start + size), layers) for start in range(0, rows, size)]
+            parts = [
+                adapter.states(batch.of_rows(slice(start, start + size)), layers) for start in range(0, rows, size)
+            ]
             return torch.cat(parts), size
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from interp.cache.batches import batch_states, make_batch, rows_of
+from interp.cache.batches import batch_states, make_batch
 from interp.cache.identity import Identity, make_identity, require_same
 from interp.cache.plan import Capture, Plan, make_plan
 from interp.cache.run import Run, read_manifest
@@ -77,17 +77,19 @@ def plan_harvest(adapter: Adapter, prompts: PromptSet, capture: Capture | None =
     """Encodes the prompts and plans the batches; nothing is computed or written yet.
 
     Raises:
-        UsageError: for positions, layers or limits that mean nothing for this model.
+        UsageError: for positions, layers or limits that mean nothing for this model, or pictures that it can not read.
+        ImageError: for a picture that can not be read.
         ModelError: for prompts that this model's template or context can not take.
     """
     capture = (capture or Capture()).resolve(n_layers=adapter.n_layers, compute_dtype=adapter.runtime.dtype)
-    encoded = Encoder(adapter.tokenizer).encode(prompts, capture.positions)
+    encoded = Encoder(adapter.processor).encode(prompts, capture.positions)
     plan = make_plan(
         [e.ids for e in encoded],
-        [min(e.at.values()) for e in encoded],
+        [e.first_read for e in encoded],
         token_budget=capture.token_budget,
         max_rows=capture.max_rows,
-        share_prefix=capture.share_prefix,
+        # The tokens of two pictures are the same and their states are not.
+        share_prefix=capture.share_prefix and all(e.picture is None for e in encoded),
     )
     identity = make_identity(adapter.identity, adapter.runtime, prompts, capture)
     return Harvest(adapter, prompts, identity, capture, tuple(encoded), plan)
@@ -157,11 +159,11 @@ def run_harvest(
 
 def expected_seconds(harvest: Harvest) -> float:
     """How long the harvest will take here, from timing a few prompts of the longest batch."""
-    batch = rows_of(harvest.batch(len(harvest.plan.shards) - 1), 0, 4)
+    batch = harvest.batch(len(harvest.plan.shards) - 1).of_rows(slice(4))
     layers = harvest.capture.layers
     # The first call warms up, computes the shared prefix and finds how many rows fit.
     _, rows = batch_states(harvest.adapter, batch, layers)
-    batch = rows_of(batch, 0, rows)
+    batch = batch.of_rows(slice(rows))
     started = time.perf_counter()
     harvest.adapter.states(batch, layers)
     tokens = len(batch.ids) * (batch.ids.shape[1] - batch.shared)

@@ -14,7 +14,9 @@ def harvest(
     model: options.Model,
     prompts: options.Prompts,
     out: options.Out = Path("runs"),
-    positions: Annotated[str, typer.Option(help="Comma-separated: t_inst, t_post, all_post.")] = "t_inst,t_post",
+    positions: Annotated[
+        str, typer.Option(help="Comma-separated, such as t_inst, all_post, image_mean, caption_mean.")
+    ] = "t_inst,t_post",
     layers: Annotated[str, typer.Option(help="Such as 0,4,8-12; all if left out.")] = "",
     storage: Annotated[str, typer.Option(help="bf16, fp32 or auto for the compute dtype.")] = "auto",
     part: Annotated[str, typer.Option(help="i/n: do the i-th of n parts, counted from 0.")] = "0/1",

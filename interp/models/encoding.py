@@ -1,25 +1,32 @@
 """From a prompt to token ids and named positions, by way of the model's own chat template.
 
 Positions:
+    image_mean, image_last: over the tokens that become the picture, wherever they stand; the last of them.
+    caption_mean: over the tokens of the caption in the slot.
     t_inst: last token of the user's instruction.
     t_post: last token before the answer.
     all_post: every template token after the instruction; it expands to post_0, post_1, ... and t_post.
     response_first, response_last: first and last token of the prompt's response, which follows t_post.
+
+A mean is one of states, taken in float32. Every token is of one class: image, caption, instruction, template, response.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from interp.errors import ModelError, UsageError
 from interp.models.chat import Rendered, Span, render
+from interp.models.pictures import Picture, PictureReader, Written, tokenizer_of
 from interp.prompts.prompt import Prompt
 
-POSITIONS = ("t_inst", "t_post", "all_post", "response_first", "response_last")
-RESPONSE_POSITIONS = POSITIONS[-2:]
+SLOT_POSITIONS = {"image_mean": "image", "image_last": "image", "caption_mean": "caption"}
+RESPONSE_POSITIONS = ("response_first", "response_last")
+POSITIONS = (*SLOT_POSITIONS, "t_inst", "t_post", "all_post", *RESPONSE_POSITIONS)
+CLASSES = ("image", "caption", "instruction", "template", "response")
 
 _BREAK = "\ue000"
 """A private-use character, which no control token contains and no vocabulary joins with its neighbours."""
@@ -31,13 +38,28 @@ class Encoded:
 
     Attributes:
         ids: the vocabulary ids, template included.
-        at: the token index of every position asked for.
+        at: the token index of every position asked for, of a mean the last index that it is over.
         control_free: how many chat control tokens were taken out of the user's text (0 for ordinary prompts).
+        means: the token indices that each mean asked for is over.
+        classes: the class of every token, see the head of this module.
+        picture: what stands in the slot, if it is a picture.
     """
 
     ids: tuple[int, ...]
     at: dict[str, int]
     control_free: int = 0
+    means: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    classes: tuple[str, ...] = field(default=(), repr=False)
+    picture: Picture | None = None
+
+    @property
+    def first_read(self) -> int:
+        """The lowest token index that any position needs."""
+        return min((*self.at.values(), *(i for indices in self.means.values() for i in indices)))
+
+    def of_class(self, name: str) -> tuple[int, ...]:
+        """The indices of all tokens of a class."""
+        return tuple(i for i, own in enumerate(self.classes) if own == name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +72,24 @@ class Token:
 
 
 class Encoder:
-    """Encodes prompts for one tokenizer; what stands in a message can never become a control token."""
+    """Encodes prompts for one model; what stands in a message or caption can never become a control token.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    Args:
+        reader: the model's tokenizer, or the processor of a vision-language model, which holds one.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self.tokenizer = tokenizer_of(reader)
+        self.pictures = None if self.tokenizer is reader else PictureReader(reader)
+        self.template = reader.chat_template or self.tokenizer.chat_template
 
     def encode(self, prompts: Iterable[Prompt], positions: Sequence[str]) -> list[Encoded]:
         """Encodes prompts at the positions asked for, see the head of this module.
 
         Raises:
-            UsageError: for a position that does not exist, or one in a response where a prompt has none.
+            UsageError: for a position that does not exist, one in a response or slot where a prompt has none, or a
+                picture for a model that reads none.
+            ImageError: for a picture that can not be read.
             ModelError: for a prompt that the chat template refuses or rewrites, that is longer than the
                 model's context, or whose template tail differs from the other prompts'.
         """
@@ -81,18 +111,39 @@ class Encoder:
         Raises:
             ModelError: when the template refuses the conversation, drops a message or changes its text.
         """
-        return render(self.tokenizer, prompt)
+        return self._render(prompt)[0]
+
+    def _render(self, prompt: Prompt) -> tuple[Rendered, Picture | None]:
+        """The text of a prompt, in which the processor has written out its picture."""
+        if prompt.image is None:
+            placeholder = "" if self.pictures is None else self.pictures.placeholder
+            return self._marked(render(self.tokenizer, prompt, template=self.template, placeholder=placeholder)), None
+        if self.pictures is None:
+            raise UsageError(
+                f"prompt {prompt.id!r} has a picture, but nothing that reads pictures was given: use a vision-language "
+                "model with its processor files, and hand on its processor, not its tokenizer."
+            )
+        heard: list[Written] = []
+        reader, path = self.pictures, prompt.image
+
+        def expand(text: str) -> str:
+            heard.append(reader.written(path, text))
+            return heard[-1].text
+
+        rendered = render(self.tokenizer, prompt, template=self.template, placeholder=reader.placeholder, expand=expand)
+        marked = self._marked(rendered)
+        return replace(marked, special=marked.special and heard[-1].special), reader.picture(prompt, heard[-1].kinds)
+
+    def _marked(self, rendered: Rendered) -> Rendered:
+        """With special tokens as a processor adds them: where the template does not begin with one of its own."""
+        begun = self.tokenizer.bos_token is not None and rendered.text.startswith(self.tokenizer.bos_token)
+        return replace(rendered, special=not begun) if self.pictures is not None else rendered
 
     def _encode(self, prompt: Prompt, positions: Sequence[str]) -> Encoded:
-        rendered = self.render(prompt)
+        rendered, picture = self._render(prompt)
         tokens, breaks = self._tokenize(prompt, rendered)
-        start, end = rendered.instruction
-        control = self._control_ids(rendered.frame)
-        instruction = [
-            i
-            for i, token in enumerate(tokens)
-            if start < token.end and token.start < end and not self._is_control(token, rendered.text, control)
-        ]
+        classes = self._classes(tokens, rendered)
+        instruction = [i for i, name in enumerate(classes) if name == "instruction"]
         if not instruction:
             raise ModelError(f"prompt {prompt.id!r}: its instruction is empty in this model's vocabulary.")
         response, more_breaks = self._response(prompt, rendered)
@@ -102,8 +153,36 @@ class Encoder:
             raise ModelError(f"prompt {prompt.id!r}: {len(ids)} tokens, the model reads {limit}; shorten it.")
         if not response and set(positions) & set(RESPONSE_POSITIONS):
             raise UsageError(f"prompt {prompt.id!r} has no response, so none of {', '.join(RESPONSE_POSITIONS)}.")
-        places = _places(instruction[-1], len(tokens) - 1, len(ids) - 1, positions)
-        return Encoded(ids, places, breaks + more_breaks)
+        classes += ["response"] * len(response)
+        slots = {
+            p: tuple(i for i, c in enumerate(classes) if c == SLOT_POSITIONS[p])
+            for p in positions
+            if p in SLOT_POSITIONS
+        }
+        for position, indices in slots.items():
+            if not indices:
+                raise UsageError(
+                    f"prompt {prompt.id!r} has no {SLOT_POSITIONS[position]} in its slot, so no {position}."
+                )
+        places = _places(instruction[-1], len(tokens) - 1, len(ids) - 1, positions, slots)
+        means = {position: indices for position, indices in slots.items() if position.endswith("_mean")}
+        return Encoded(ids, places, breaks + more_breaks, means, tuple(classes), picture)
+
+    def _classes(self, tokens: Sequence[Token], rendered: Rendered) -> list[str]:
+        """The class of every token: a token that two share is the caption's, and control tokens are the template's."""
+        control = self._control_ids(rendered.frame)
+        spans = {"caption": rendered.caption, "instruction": rendered.instruction}
+        image = None if self.pictures is None else self.pictures.image_id
+
+        def of(token: Token) -> str:
+            if token.id == image:
+                return "image"
+            if self._is_control(token, rendered.text, control):
+                return "template"
+            within = (name for name, span in spans.items() if span and span[0] < token.end and token.start < span[1])
+            return next(within, "template")
+
+        return [of(token) for token in tokens]
 
     def _response(self, prompt: Prompt, rendered: Rendered) -> tuple[tuple[int, ...], int]:
         """The tokens of the response, tokenized by itself as a model writes it, and how many breaks it took."""
@@ -146,7 +225,7 @@ class Encoder:
         pieces = [rendered.text[a:b] for a, b in pairwise(edges)]
         found = self.tokenizer(
             _BREAK.join(pieces),
-            add_special_tokens=not rendered.frame,
+            add_special_tokens=rendered.special,
             return_offsets_mapping=True,
             truncation=False,
         )
@@ -175,7 +254,7 @@ class Encoder:
 
     def _control_ids(self, frame: tuple[str, ...]) -> frozenset[int]:
         """Special tokens, and added tokens that the template itself uses to mark turns."""
-        marks = "".join((*frame, str(self.tokenizer.chat_template))) if frame else ""
+        marks = "".join((*frame, str(self.template))) if frame else ""
         return frozenset(i for i, t in self._added.items() if t.content.strip() and (t.special or t.content in marks))
 
 
@@ -192,9 +271,12 @@ def _inside(token: Token, rendered: Rendered) -> int | None:
     return None if span is None else start + 1
 
 
-def _places(t_inst: int, t_post: int, last: int, positions: Sequence[str]) -> dict[str, int]:
+def _places(
+    t_inst: int, t_post: int, last: int, positions: Sequence[str], slots: Mapping[str, Sequence[int]]
+) -> dict[str, int]:
     """Token indices of the positions asked for; ``all_post`` ends with t_post: no state is stored twice."""
     single = {"t_inst": t_inst, "t_post": t_post, "response_first": t_post + 1, "response_last": last}
+    single |= {position: indices[-1] for position, indices in slots.items()}
     places: dict[str, int] = {}
     for position in positions:
         if position == "all_post":

@@ -24,6 +24,7 @@ from interp.models.anatomy import (
     watching,
 )
 from interp.models.identity import ModelIdentity, identify_module
+from interp.models.pictures import PictureReader, picture_inputs, require_same_image_token, showing, tokenizer_of
 from interp.models.runtime import Runtime
 
 
@@ -32,16 +33,25 @@ class HooksAdapter:
 
     Three things make it faster than a plain hooked forward: the vocabulary head never runs, nothing above the
     highest layer runs, and the tokens that all rows share are computed once (their keys and values are kept).
+    Rows with pictures run through the whole of a vision-language model but its head, all others through its decoder.
+
+    Args:
+        model: of transformers.
+        processor: its tokenizer, or the processor of a vision-language model.
+        identity: what it is.
+        runtime: how it is run.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, identity: ModelIdentity, runtime: Runtime) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
+    def __init__(self, model: Any, processor: Any, identity: ModelIdentity, runtime: Runtime) -> None:
+        self.model, self.processor, self.tokenizer = model.eval(), processor, tokenizer_of(processor)
         self.identity, self.runtime = identity, runtime
         self.anatomy = dissect(model)
         self.n_layers = len(self.anatomy.blocks)
         self.d_model = self.anatomy.text_config.hidden_size
         self.sites, self.shares = sites_of(self.anatomy.blocks), True
         self._prefix: tuple[tuple[int, ...], Any] = ((), None)
+        if self.tokenizer is not processor:
+            require_same_image_token(PictureReader(processor), model.config.to_dict())
 
     @classmethod
     def of_module(cls, model: nn.Module, tokenizer: Any, *, name: str = "local") -> "HooksAdapter":
@@ -51,7 +61,8 @@ class HooksAdapter:
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def readout(self) -> Readout:
         """The model's own final norm and head."""
@@ -59,19 +70,22 @@ class HooksAdapter:
 
     @torch.no_grad()
     def states(self, batch: Batch, layers: Sequence[int]) -> BatchStates:
-        """Residual states of ``layers`` (ascending) at the batch's positions, compute dtype, on the CPU."""
+        """Residual states of ``layers`` (ascending) at the batch's positions, on the CPU, see `Batch.read`."""
+        showing_some = [row for row, picture in enumerate(batch.pictures) if picture is not None]
+        if showing_some and len(showing_some) < len(batch.ids):
+            others = sorted(set(range(len(batch.ids))) - set(showing_some))
+            parts = [self.states(batch.of_rows(rows), layers) for rows in (showing_some, others)]
+            return torch.cat(parts)[torch.tensor([*showing_some, *others]).argsort()]
         # The shared tokens run before the watchers are in place, so that every layer fires once.
-        prefix = self._prefix_cache(batch) if batch.shared and self.shares else None
+        prefix = self._prefix_cache(batch) if batch.shared and self.shares and not batch.pictures else None
         if prefix is None:
             batch = replace(batch, shared=0)
         taken: dict[int, Tensor] = {}
-        rows = torch.arange(len(batch.ids))[:, None]
-        at = batch.at - batch.shared
 
         def take(layer: int, state: Tensor) -> None:
             if layer in taken:
                 raise ModelError(f"layer {layer} ran twice in one forward; this model can not be read by hooks.")
-            taken[layer] = state[rows.to(state.device), at.to(state.device)].cpu()
+            taken[layer] = batch.read(state).cpu()
             if layer == layers[-1]:
                 raise StopForward
 
@@ -90,15 +104,18 @@ class HooksAdapter:
         return [*(embedding if 0 in layers else []), *after]
 
     def _forward(self, batch: Batch, prefix: Any) -> None:
-        decoder, shared, device = self.anatomy.decoder, batch.shared, self.device
+        pictures = [picture for picture in batch.pictures if picture is not None]
+        runs = self.model.base_model if pictures else self.anatomy.decoder
+        shared, device = batch.shared, self.device
         places = {"position_ids": batch.position_ids[:, shared:].to(device)}
-        decoder(
-            input_ids=batch.ids[:, shared:].to(device),
-            attention_mask=batch.mask.to(device),
-            past_key_values=prefix,
-            use_cache=prefix is not None,
-            **(places if accepts(decoder, "position_ids") else {}),
-        )
+        inputs = {
+            "input_ids": batch.ids[:, shared:].to(device),
+            "attention_mask": batch.mask.to(device),
+            **(places if accepts(runs, "position_ids") else {}),
+            **(picture_inputs(self.model, pictures, batch.ids, batch.mask) if pictures else {}),
+        }
+        with showing(batch.pictures):
+            runs(**inputs, past_key_values=prefix, use_cache=prefix is not None)
 
     def _prefix_cache(self, batch: Batch) -> Any:
         """What the model keeps of the shared tokens, computed once at batch size 1 and repeated for every row.

@@ -11,6 +11,7 @@ import xxhash
 from torch import nn
 
 from interp.errors import ModelError
+from interp.models.pictures import tokenizer_of
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "tokenizer_config.json",
@@ -60,15 +61,19 @@ def identify_folder(folder: Path, *, name: str, revision: str = "", adapter: Pat
     )
 
 
-def identify_module(model: Any, tokenizer: Any, *, name: str = "local") -> ModelIdentity:
-    """The identity of a model that lives in memory, from its parameters, configuration and tokenizer."""
-    template = tokenizer.chat_template or ""
+def identify_module(model: Any, processor: Any, *, name: str = "local") -> ModelIdentity:
+    """The identity of a model that lives in memory, from its parameters, configuration, and tokenizer or processor."""
+    tokenizer = tokenizer_of(processor)
+    template = processor.chat_template or tokenizer.chat_template or ""
+    digest = _sha256(tokenizer.backend_tokenizer.to_str().encode())
+    if tokenizer is not processor:
+        digest = _digest_json([digest, processor.to_dict()])
     return ModelIdentity(
         name=name,
         revision="",
         weights=_digest_tensors(_live_tensors(model)),
         config=_digest_json(_lasting(model.config.to_dict(), VOLATILE_CONFIG)),
-        tokenizer=_sha256(tokenizer.backend_tokenizer.to_str().encode()),
+        tokenizer=digest,
         chat_template=_sha256(str(template).encode()) if template else "",
         adapter="",
     )
@@ -196,8 +201,9 @@ def _digest_chat_template(folder: Path) -> str:
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
         return _sha256(jinja.read_bytes())
-    config = folder / "tokenizer_config.json"
-    template = _read_json(config).get("chat_template") if config.is_file() else None
+    # What a processor has for itself comes before the tokenizer's own.
+    named = [folder / name for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json")]
+    template = next((t for path in named if path.is_file() and (t := _read_json(path).get("chat_template"))), None)
     return _digest_json(template) if template else ""
 
 

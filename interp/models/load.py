@@ -10,6 +10,7 @@ import torch
 from interp.errors import ModelError
 from interp.models.adapter import Adapter
 from interp.models.identity import ModelIdentity, identify_module
+from interp.models.processor import is_vision_language, load_processor
 from interp.models.runtime import DTYPES, Runtime
 from interp.models.source import ModelSource
 
@@ -17,14 +18,16 @@ from interp.models.source import ModelSource
 def load(source: ModelSource, runtime: Runtime | None = None) -> Adapter:
     """Loads a model behind the backend asked for, on disk only: nothing is fetched here.
 
+    A vision-language model comes with its processor, and reads prompts with pictures behind the backend ``hooks``.
+
     Raises:
         ModelError: when transformers can not load the folder, the adapter does not fit, or the model is not a
             decoder that can be read.
     """
     runtime = (runtime or Runtime()).resolve(source)
     # The identity comes first: it reads nothing but safetensors, and refuses a damaged folder by name.
-    identity, tokenizer, model = source.identify(), load_tokenizer(source), _model(source, runtime)
-    return _behind(runtime, model, tokenizer, identity, source.folder)
+    identity, processor, model = source.identify(), load_reader(source), _model(source, runtime)
+    return _behind(runtime, model, processor, identity, source.folder)
 
 
 def load_random_twin(source: ModelSource, runtime: Runtime | None = None, seed: int = 0) -> Adapter:
@@ -41,46 +44,42 @@ def load_random_twin(source: ModelSource, runtime: Runtime | None = None, seed: 
     Raises:
         ModelError: when transformers can not make a model of the configuration.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     runtime = (runtime or Runtime()).resolve(source)
     trusted = {"trust_remote_code": source.remote_code}
     attention = {} if runtime.attention == "auto" else {"attn_implementation": runtime.attention}
     try:
-        config = AutoConfig.from_pretrained(source.folder, local_files_only=True, **trusted)
+        config = _config(source)
         # Made on the CPU, so that every device gets the same numbers.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[runtime.dtype], **trusted, **attention)
+            model = _class(config).from_config(config, dtype=DTYPES[runtime.dtype], **trusted, **attention)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, AttributeError) as error:
         raise ModelError(f"{source.folder}: transformers could not make a random twin of the model: {error}") from error
-    tokenizer, name = load_tokenizer(source), f"random twin of {source.name}"
-    weights = identify_module(model, tokenizer).weights
+    processor, name = load_reader(source), f"random twin of {source.name}"
+    weights = identify_module(model, processor).weights
     identity = replace(source.identify(), name=name, revision="", weights=weights, adapter="")
-    return _behind(runtime, model.to(runtime.device).eval(), tokenizer, identity, source.folder)
+    return _behind(runtime, model.to(runtime.device).eval(), processor, identity, source.folder)
 
 
-def _behind(runtime: Runtime, model: Any, tokenizer: Any, identity: ModelIdentity, folder: Path) -> Adapter:
+def _behind(runtime: Runtime, model: Any, processor: Any, identity: ModelIdentity, folder: Path) -> Adapter:
     """The model behind the backend that the runtime names."""
     if runtime.backend == "transformer_lens":
         from interp.models.transformer_lens import TransformerLensAdapter
 
-        return TransformerLensAdapter(model, tokenizer, identity, runtime, folder=folder)
+        return TransformerLensAdapter(model, processor, identity, runtime, folder=folder)
     if runtime.backend == "nnsight":
         from interp.models.nnsight import NNsightAdapter
 
-        return NNsightAdapter(model, tokenizer, identity, runtime)
+        return NNsightAdapter(model, processor, identity, runtime)
     from interp.models.hooks import HooksAdapter
 
-    return HooksAdapter(model, tokenizer, identity, runtime)
+    return HooksAdapter(model, processor, identity, runtime)
 
 
 def _model(source: ModelSource, runtime: Runtime) -> Any:
-    from transformers import AutoModelForCausalLM
-
     attention = {} if runtime.attention == "auto" else {"attn_implementation": runtime.attention}
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = _class(_config(source)).from_pretrained(
             source.folder,
             dtype=DTYPES[runtime.dtype],
             local_files_only=True,
@@ -97,6 +96,19 @@ def _model(source: ModelSource, runtime: Runtime) -> Any:
         lacking = sorted(found["missing_keys"])
         raise ModelError(f"{source.folder}: its weights lack {len(lacking)} tensors, such as {lacking[0]}.")
     return (model if source.adapter is None else _merged(model, source, source.adapter)).eval()
+
+
+def _config(source: ModelSource) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=source.remote_code)
+
+
+def _class(config: Any) -> Any:
+    """The class of transformers that makes models of a configuration."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText if is_vision_language(config) else AutoModelForCausalLM
 
 
 def _merged(model: Any, source: ModelSource, folder: Path) -> Any:
@@ -117,6 +129,20 @@ def _merged(model: Any, source: ModelSource, folder: Path) -> Any:
         return adapted.merge_and_unload()
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         raise ModelError(f"{folder}: this adapter does not fit {source.name}: {error}") from error
+
+
+def load_reader(source: ModelSource) -> Any:
+    """What reads prompts for a model: the processor of a vision-language model, else the fast tokenizer.
+
+    Raises:
+        ModelError: when transformers can not load it.
+    """
+    tokenizer = load_tokenizer(source)
+    try:
+        config = _config(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{source.folder}: its configuration can not be read: {error}") from error
+    return load_processor(source.folder, config, tokenizer) if is_vision_language(config) else tokenizer
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -143,10 +169,7 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 def count_blocks(source: ModelSource) -> int:
     """How many transformer blocks a model has, from its configuration alone."""
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=source.remote_code)
-        return int(config.get_text_config().num_hidden_layers)
+        return int(_config(source).get_text_config().num_hidden_layers)
     except (OSError, ValueError, AttributeError, KeyError) as error:
         raise ModelError(f"{source.folder}: its configuration can not be read: {error}") from error

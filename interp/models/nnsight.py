@@ -6,6 +6,7 @@ demand.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from interp.lens.readout import Readout
 from interp.models.adapter import Batch
 from interp.models.anatomy import dissect, first_tensor, output_tensor, readout_of, sites_of
 from interp.models.identity import ModelIdentity
+from interp.models.pictures import refuse_pictures, tokenizer_of
 from interp.models.runtime import Runtime
 
 
@@ -26,15 +28,16 @@ class NNsightAdapter:
     to agree with it.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, identity: ModelIdentity, runtime: Runtime) -> None:
+    def __init__(self, model: nn.Module, processor: Any, identity: ModelIdentity, runtime: Runtime) -> None:
         from nnsight import TransformersModel
 
-        self.tokenizer, self.identity, self.runtime = tokenizer, identity, runtime
+        self.processor, self.tokenizer = processor, tokenizer_of(processor)
+        self.identity, self.runtime = identity, runtime
         self.model, self.anatomy = model, dissect(model)
         self.n_layers, self.d_model = len(self.anatomy.blocks), self.anatomy.text_config.hidden_size
         self.device = next(model.parameters()).device
         # nnsight changes the padding side of the tokenizer it is given.
-        own = copy.deepcopy(tokenizer)
+        own = copy.deepcopy(self.tokenizer)
         self.traced = TransformersModel(model, task="text-generation", tokenizer=own, dispatch=True)
         self.sites, self.shares = sites_of(self.anatomy.blocks), False
         # nnsight sees what a module returns before any hook of the module does, so a state is read where it arrives:
@@ -49,7 +52,8 @@ class NNsightAdapter:
 
     @torch.no_grad()
     def states(self, batch: Batch, layers: Sequence[int]) -> BatchStates:
-        """Residual states of ``layers`` (ascending) at the batch's positions, compute dtype, on the CPU."""
+        """Residual states of ``layers`` (ascending) at the batch's positions, on the CPU, see `Batch.read`."""
+        refuse_pictures(batch.pictures, "nnsight")
         inputs = {
             "input_ids": batch.ids.to(self.device),
             "attention_mask": batch.mask.to(self.device),
@@ -58,8 +62,8 @@ class NNsightAdapter:
         readers = [self._readers[i] for i in layers]
         with self.traced.trace(inputs) as tracer:
             cache = tracer.cache(modules=readers, include_inputs=True)
-        rows = torch.arange(len(batch.ids))[:, None]
-        return torch.stack([self._state(cache, i)[rows, batch.at] for i in layers], dim=1)
+        batch = replace(batch, shared=0)
+        return torch.stack([batch.read(self._state(cache, i)) for i in layers], dim=1)
 
     def _state(self, cache: Any, layer: int) -> torch.Tensor:
         entry = cache[self._readers[layer]]

@@ -5,6 +5,7 @@ Importing transformer_lens changes the process (logging, warnings), so only this
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from interp.lens.readout import Readout
 from interp.models.adapter import Batch
 from interp.models.anatomy import Anatomy, Site, dissect, output_tensor, readout_of, watching
 from interp.models.identity import ModelIdentity
+from interp.models.pictures import refuse_pictures, tokenizer_of
 from interp.models.runtime import Runtime
 
 
@@ -30,13 +32,14 @@ class TransformerLensAdapter:
     def __init__(
         self,
         model: Any,
-        tokenizer: Any,
+        processor: Any,
         identity: ModelIdentity,
         runtime: Runtime,
         *,
         folder: Path | str,
     ) -> None:
-        self.tokenizer, self.identity, self.runtime = tokenizer, identity, runtime
+        self.processor, self.tokenizer = processor, tokenizer_of(processor)
+        self.identity, self.runtime = identity, runtime
         self.device = next(model.parameters()).device
         anatomy = dissect(model)
         self.n_layers, self.d_model = len(anatomy.blocks), anatomy.text_config.hidden_size
@@ -47,7 +50,7 @@ class TransformerLensAdapter:
         self._readout = readout_of(model, anatomy)
         expected = _last_state(model, anatomy, self._trial())
         try:
-            self.bridge = _boot(model, tokenizer, str(folder))
+            self.bridge = _boot(model, self.tokenizer, str(folder))
         except (ValueError, KeyError, NotImplementedError) as error:
             raise ModelError(
                 f"{folder}: TransformerLens can not read this model ({str(error)[:200]}); use --backend hooks."
@@ -65,7 +68,8 @@ class TransformerLensAdapter:
 
     @torch.no_grad()
     def states(self, batch: Batch, layers: Sequence[int]) -> BatchStates:
-        """Residual states of ``layers`` (ascending) at the batch's positions, compute dtype, on the CPU."""
+        """Residual states of ``layers`` (ascending) at the batch's positions, on the CPU, see `Batch.read`."""
+        refuse_pictures(batch.pictures, "transformer_lens")
         names = [f"blocks.{i - 1}.hook_out" if i else "blocks.0.hook_in" for i in layers]
         _, cache = self.bridge.run_with_cache(
             batch.ids.to(self.device),
@@ -73,8 +77,8 @@ class TransformerLensAdapter:
             position_ids=batch.position_ids.to(self.device),
             names_filter=names,
         )
-        rows = torch.arange(len(batch.ids))[:, None]
-        return torch.stack([cache[name].cpu()[rows, batch.at] for name in names], dim=1)
+        batch = replace(batch, shared=0)
+        return torch.stack([batch.read(cache[name].cpu()) for name in names], dim=1)
 
     def _trial(self) -> Batch:
         ids = torch.arange(32)[None] % self._readout.vocab

@@ -4,6 +4,7 @@ import unicodedata
 from pathlib import PureWindowsPath
 from reprlib import repr as shown
 
+from interp.prompts.images import is_address
 from interp.prompts.prompt import ROLES, Label, Message
 from interp.prompts.strict_json import JsonError, StrictDecoder
 
@@ -75,6 +76,8 @@ def label(value: object) -> Label:
 def image(value: object) -> str:
     """The path of a picture as given, if it stays below the folder of the prompt file."""
     text = string("image", value)
+    if is_address(text):
+        raise FieldError(f"image {shown(text)} is an address; pictures are read from disk only, fetch it first")
     path = PureWindowsPath(text)  # knows / and \ and drive letters, on every system
     if path.anchor or ".." in path.parts:
         raise FieldError(f"image {shown(text)} must be a path below the folder of the prompt file")

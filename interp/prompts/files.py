@@ -36,7 +36,15 @@ def read_prompts(
     if not content or content.isspace():
         problems.stop("is empty")
     table = READERS[path.suffix.lower()](content, problems)
-    return prompt_set(table, problems, name=name or path.stem, stem=path.stem, label=label, text_column=text_column)
+    return prompt_set(
+        table,
+        problems,
+        name=name or path.stem,
+        stem=path.stem,
+        label=label,
+        text_column=text_column,
+        folder=path.parent,
+    )
 
 
 def _content(path: Path) -> bytes:

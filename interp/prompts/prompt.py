@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import pandas as pd
 
 from interp.errors import UsageError
+from interp.prompts.images import image_digest
 
 Label = Literal["harmful", "harmless"]
 LABELS: tuple[str, ...] = get_args(Label)
@@ -34,7 +35,8 @@ class Prompt:
         category: a topic or policy name; None when unknown.
         group: prompts of one group (the two of a twin, paraphrases) are never split or resampled apart.
         split: train, validation, test or a name of the user's; None when unknown.
-        image: path of a picture that belongs to the instruction; None for text only.
+        image: path of the picture in the slot, the place before the instruction; None for text only.
+        caption: words in the slot instead of a picture; None for none.
         response: an answer to the instruction, for models that read what was answered; None for none.
     """
 
@@ -46,6 +48,14 @@ class Prompt:
     split: str | None = None
     image: str | None = None
     response: str | None = None
+    caption: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is not None and self.caption is not None:
+            raise UsageError(
+                f"prompt {self.id!r} has both an image and a caption, but one thing stands in the slot before the "
+                "instruction; make two prompts of it."
+            )
 
     @property
     def text(self) -> str:
@@ -91,9 +101,12 @@ class PromptSet:
 
     @property
     def digest(self) -> str:
-        """The sha256 hex digest of every field of every prompt, in order."""
-        # A response that is not there is left out, as it was before prompts could have one.
-        records = [{k: v for k, v in asdict(p).items() if k != "response" or v is not None} for p in self.prompts]
+        """The sha256 hex digest of every field of every prompt, in order; a picture counts by its bytes.
+
+        Raises:
+            ImageError: when a picture is not there.
+        """
+        records = [_record(p) for p in self.prompts]
         return hashlib.sha256(json.dumps(records, sort_keys=True, ensure_ascii=False).encode("utf-8")).hexdigest()
 
     def where(self, **fields: str) -> "PromptSet":
@@ -114,3 +127,9 @@ class PromptSet:
         columns = ["id", "text", "label", "category", "group", "split", "image"]
         rows = [[getattr(p, c) for c in columns] for p in self.prompts]
         return pd.DataFrame(rows, columns=columns, dtype=object)
+
+
+def _record(prompt: Prompt) -> dict[str, object]:
+    """The fields of a prompt; those that prompts could not always have are left out where there is nothing in them."""
+    fields = {k: v for k, v in asdict(prompt).items() if k not in ("response", "caption") or v is not None}
+    return fields if prompt.image is None else {**fields, "image": image_digest(prompt.image)}

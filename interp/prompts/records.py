@@ -18,6 +18,7 @@ NAMES = {
     "group": ("group",),
     "split": ("split",),
     "image": ("image",),
+    "caption": ("caption",),
     "messages": ("messages",),
 }
 # Ours, then those of others: two of one row are ambiguous, the second row counts only without the first.
@@ -95,6 +96,7 @@ def prompt_set(
     stem: str,
     label: str | None = None,
     text_column: str | None = None,
+    folder: Path | None = None,
 ) -> PromptSet:
     """Turns the records of a table into a set of prompts.
 
@@ -105,6 +107,7 @@ def prompt_set(
         stem: the start of the ids made for a table without ids.
         label: the label of records without one.
         text_column: the column of the instruction, needed where several could be.
+        folder: where the paths of pictures start; None leaves them as they are.
 
     Raises:
         PromptFileError: with every problem found, or because there is no prompt at all.
@@ -119,7 +122,7 @@ def prompt_set(
         if sum(1 for _ in table.records) or table.columns:
             problems.stop(str(error))
     else:
-        prompts = _prompts(table.records, _Reading(columns, table.cells, stem, default), problems)
+        prompts = _prompts(table.records, _Reading(columns, table.cells, stem, default, folder), problems)
     problems.check()
     if not prompts:
         problems.stop("has no prompts, only a header or an empty list")
@@ -157,6 +160,7 @@ class _Reading:
     cells: bool
     stem: str
     label: Label | None
+    folder: Path | None
 
     def id(self, record: Record, number: int) -> str:
         if "id" not in self.columns:
@@ -167,7 +171,12 @@ class _Reading:
         return fields.prompt_id(value)
 
     def prompt(self, record: Record, prompt_id: str) -> Prompt:
-        label, image = self._value(record, "label"), self._value(record, "image")
+        label = self._value(record, "label")
+        image, caption = self._value(record, "image"), self._value(record, "caption")
+        if image is not None and caption is not None:
+            raise fields.FieldError(
+                "has both an image and a caption, but one thing stands before the instruction; make two records of it"
+            )
         return Prompt(
             id=prompt_id,
             messages=self._messages(record),
@@ -175,13 +184,18 @@ class _Reading:
             category=self._name(record, "category"),
             group=self._name(record, "group"),
             split=self._name(record, "split"),
-            image=None if image is None else fields.image(image),
+            image=None if image is None else self._image(image),
+            caption=None if caption is None else fields.instruction("caption", caption),
         )
 
     def _value(self, record: Record, field: str) -> object:
         """The value of a field; None where the column, the key or the content is missing."""
         value = record.values.get(self.columns[field]) if field in self.columns else None
         return None if value == "" else value
+
+    def _image(self, value: object) -> str:
+        path = fields.image(value)
+        return path if self.folder is None else str(self.folder / path)
 
     def _name(self, record: Record, field: str) -> str | None:
         value = self._value(record, field)

@@ -38,7 +38,7 @@ class FakeAdapter:
     def __init__(self) -> None:
         self.identity = ModelIdentity("fake", "", "w", "c", "t", "ct", "")
         self.runtime = Runtime("hooks", "fp32", "cpu", "eager")
-        self.tokenizer = make_tokenizer()
+        self.tokenizer = self.processor = make_tokenizer()
         self.sites: list[Site] = []
         self.calls: list[int] = []
         table = torch.arange(len(self.tokenizer) * self.d_model, dtype=torch.float32)
