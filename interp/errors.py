@@ -61,6 +61,10 @@ class ModelError(InterpError):
     exit_code = 4
 
 
+class FetchError(ModelError):
+    """A package that can not be fetched, or is not the one that was pinned."""
+
+
 class ModelMismatch(ModelError):
     """A run, probe or adapter made with something else than what is offered now."""
 

@@ -216,3 +216,33 @@ def bootstrap_censored_median(
     place = (cumulative[drawn_any] > totals[drawn_any, None] / 2).argmax(1)
     lo, hi = layer_interval(layers[order][place], level)
     return Estimate(censored_median(layers), lo, hi, len(layers))
+
+
+def ratio_of_resamples(
+    top: Float[ndarray, "*rest"],
+    bottom: Float[ndarray, "*rest"],
+    drawn_top: Float[ndarray, "resample *rest"],
+    drawn_bottom: Float[ndarray, "resample *rest"],
+    level: float = LEVEL,
+) -> tuple[Float[ndarray, "*rest"], Float[ndarray, "resample *rest"]]:
+    """A ratio of two quantities that were resampled together, and its resamples for `percentile_interval`.
+
+    Args:
+        top: what is divided.
+        bottom: what it is divided by.
+        drawn_top: ``top`` in every resample.
+        drawn_bottom: ``bottom`` in the same resamples.
+        level: coverage of the interval that ``bottom`` has to keep clear of 0.
+
+    Returns:
+        ratio and its resamples. All are NaN where the interval of ``bottom`` holds 0: a share of nothing is no
+        number, and would come out with either sign. Resamples in which ``bottom`` has not the sign of its value are
+        NaN too; there at most (1 - level) / 2 of them are.
+    """
+    top, bottom = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)
+    lo, hi = percentile_interval(drawn_bottom, level)
+    sound = (lo > 0) | (hi < 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.where(sound, top / bottom, np.nan)
+        drawn = np.where(sound & (np.sign(drawn_bottom) == np.sign(bottom)), drawn_top / drawn_bottom, np.nan)
+    return np.asarray(value), np.asarray(drawn)

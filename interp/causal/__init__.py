@@ -4,6 +4,7 @@ from interp.causal.editing import editing
 from interp.causal.edits import Ablation, Addition, Edit, Patch, SubspacePatch, displacement
 from interp.causal.effects import answers, refusal_log_odds, side_effects, states_at, token_ids
 from interp.causal.placebos import placebo, shuffled
+from interp.causal.tails import Tails
 from interp.causal.trial import Intervention, trial
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Intervention",
     "Patch",
     "SubspacePatch",
+    "Tails",
     "answers",
     "displacement",
     "editing",

@@ -19,7 +19,9 @@ StreamStates = Float[Tensor, "row token d_model"]
 
 
 @contextmanager
-def editing(adapter: Adapter, edits: Sequence[Edit], texts: Sequence[Sequence[int]] = ()) -> Iterator[None]:
+def editing(
+    adapter: Adapter, edits: Sequence[Edit], texts: Sequence[Sequence[int]] = (), *, tail: int | None = None
+) -> Iterator[None]:
     """Edits the residual stream in every forward inside the block, whoever starts it; no hook outlives the block.
 
     That is `Adapter.states` and everything that runs ``adapter.model``: answers, family likelihoods, logits. States
@@ -34,15 +36,19 @@ def editing(adapter: Adapter, edits: Sequence[Edit], texts: Sequence[Sequence[in
         edits: what to write; none changes nothing.
         texts: vocabulary ids of the prompts, in the order of the rows of patches; needed by edits at places, which
             refuse a forward of any other text.
+        tail: every forward inside the block reads only so many last tokens of all texts, a row each in their order,
+            behind kept keys and values; None where forwards read texts from their beginnings.
 
     Raises:
-        UsageError: for layers the model does not have, vectors of another width, places before the start of a prompt,
-            patches with another number of rows than texts, and texts that can not be told apart.
+        UsageError: for layers the model does not have, vectors of another width, places before the start of a prompt
+            or of its tail, patches with another number of rows than texts, and texts that can not be told apart.
         ModelError: when a forward inside the block runs none of the prompts, and at the end of the block when an edit
             did not act, or a layer of it was passed over.
     """
     _check(adapter, edits, texts)
-    places = _Places({tuple(text): row for row, text in enumerate(texts)})
+    if tail is not None and any(edit.at is None or min(edit.at) < -tail for edit in edits):
+        raise UsageError(f"an edit acts before the last {tail} tokens, which are all that is read anew.")
+    places = _Places({tuple(text): row for row, text in enumerate(texts)}, None if tail is None else (len(texts), tail))
     writers = [_Writer(adapter.sites[i], edits_of, places) for i, edits_of in sorted(_by_layer(adapter, edits).items())]
     handles, shares = [], adapter.shares
     try:
@@ -73,11 +79,13 @@ class _Places:
 
     Attributes:
         texts: row of every prompt, by its vocabulary ids.
+        tails: how many rows of how many last tokens every forward reads; None where it reads whole texts.
         rows: (row) which prompt each row of the forward begins with; None while tokens are added to prompts read.
         ends: (row) the token index behind that prompt.
     """
 
     texts: dict[tuple[int, ...], int]
+    tails: tuple[int, int] | None = None
     rows: Int[Tensor, " row"] | None = None
     ends: Int[Tensor, " row"] | None = None
 
@@ -87,6 +95,12 @@ class _Places:
         mask = kwargs.get("attention_mask")
         if ids is None or not (mask is None or mask.ndim == 2):
             raise ModelError("edits at places need a forward over token ids and a mask of (row, token).")
+        if self.tails is not None:
+            if tuple(ids.shape) != self.tails:
+                raise ModelError(f"a forward of {tuple(ids.shape)} tokens, but edited are {self.tails} last tokens.")
+            self.rows = torch.arange(len(ids), device=ids.device)
+            self.ends = torch.full_like(self.rows, self.tails[1])
+            return
         if _continues(ids, mask, kwargs.get("past_key_values")):
             self.rows = self.ends = None
             return

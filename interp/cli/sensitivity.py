@@ -19,7 +19,8 @@ Source = tuple["ModelSource", "Runtime"]
 @reported
 def sensitivity(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Models of one base; all demo models if left out.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Models of one base; the demo models of the twin prompts if left out.", show_default=False),
     ] = None,
     prompts: Annotated[str, typer.Option(help="What they are asked; see scan.")] = "twins:test",
     reader: Annotated[str, typer.Option(help="The model that reads responses for the judge.")] = "demo:base",
@@ -40,15 +41,15 @@ def sensitivity(
     """
     from interp.console import notify
     from interp.errors import UsageError
-    from interp.models.demo import demo_names
+    from interp.models.organisms.recipe import twin_organisms
     from interp.provenance import code_digest
     from interp.report import finished_study
 
     if models and len(models) < 2:
-        raise UsageError("a sensitivity report compares models; give two or more, or none for all demo models.")
+        raise UsageError("a sensitivity report compares models; give two or more, or none for the demo models.")
     asked = inputs.prompts(prompts, label, text_column, system, offline)
     runtime = ("hooks", dtype, device, attention)
-    chosen = [inputs.source(m, None, None, offline, trust_remote_code, *runtime) for m in models or demo_names()]
+    chosen = [inputs.source(m, None, None, offline, trust_remote_code, *runtime) for m in models or twin_organisms()]
     judge = inputs.source(reader, None, None, offline, trust_remote_code, *runtime)
     identities = [_identity(source) for source in (*chosen, judge)]
     stamp = {"models": identities, "prompts": asked.digest, "code": code_digest(), "seed": seed}

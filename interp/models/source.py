@@ -1,13 +1,11 @@
 """From what the user calls a model (hub id, folder, demo name) to a folder with its files."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from interp.errors import ModelError
 from interp.models.identity import ModelIdentity, identify_folder
-
-Notify = Callable[[str], None]
+from interp.packages import Notify
 
 PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 SECOND_COPIES = ["consolidated*.safetensors", "original/*"]

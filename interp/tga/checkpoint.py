@@ -19,7 +19,7 @@ from torch import Tensor
 from interp.cache.identity import canonical_json, require_same
 from interp.cache.publish import make_folder, publishing
 from interp.errors import TrainingError
-from interp.models.packages import file_sha256
+from interp.packages import sha256
 
 RECORD, TENSORS = "state.json", "state.safetensors"
 KEPT = 2
@@ -61,7 +61,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, identity: Mapping[str
     for name, table in checkpoint.tables.items():
         with publishing(made / f"{name}.parquet") as path:
             table.to_parquet(path, index=False)
-    files = {path.name: file_sha256(path) for path in sorted(made.iterdir())}
+    files = {path.name: sha256(path) for path in sorted(made.iterdir())}
     record = {"step": checkpoint.step, "identity": dict(identity), "numbers": checkpoint.numbers, "files": files}
     with publishing(made / RECORD) as path:
         path.write_bytes(canonical_json(record))
@@ -85,7 +85,7 @@ def read_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | N
     place = found[-1]
     try:
         record = json.loads((place / RECORD).read_bytes())
-        changed = [name for name, digest in record["files"].items() if file_sha256(place / name) != digest]
+        changed = [name for name, digest in record["files"].items() if sha256(place / name) != digest]
         if changed:
             raise ValueError(f"{changed[0]} is not what was written")
         require_same(place, record["identity"], dict(identity))

@@ -11,7 +11,7 @@ import pandas as pd
 from interp.cache.identity import canonical_json
 from interp.cache.publish import make_folder, publishing
 from interp.errors import CacheError, ModelMismatch
-from interp.models.packages import file_sha256
+from interp.packages import sha256
 from interp.stats import Estimate
 from interp.tga.corpus import Corpus
 from interp.tga.retrieval import Design, TextIndex
@@ -40,7 +40,7 @@ def write_index(index: TextIndex, folder: Path) -> Path:
         "vectors": index.vectors_digest,
         "corpus": index.corpus.digest,
         "design": asdict(index.design),
-        "files": {name: file_sha256(folder / name) for name in (SEARCHED, TEXTS)},
+        "files": {name: sha256(folder / name) for name in (SEARCHED, TEXTS)},
     }
     with publishing(folder / RECORD) as path:
         path.write_bytes(canonical_json(record))
@@ -81,7 +81,7 @@ def read_index(folder: Path, *, space: str) -> TextIndex:
 
 def _require_sha256(path: Path, expected: str) -> None:
     try:
-        found = file_sha256(path)
+        found = sha256(path)
     except OSError as error:
         raise CacheError(f"{path}: can not be read ({error.strerror}); {AGAIN}.") from error
     if found != expected:

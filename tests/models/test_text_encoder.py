@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer, CLIPModel
 
 from interp.errors import ModelError
-from interp.models.packages import cache_home
 from interp.models.sentence_modules import pool
 from interp.models.text_encoder import load_text_encoder
+from interp.packages import cache_home
 from tests.models.encoders import save_bert, save_clip
 from tests.tiny import SENTENCES
 

@@ -16,6 +16,7 @@ from interp.models.teacher_forcing import answer_log_probs, answered, divergence
 from interp.prompts.families import RefusalFamily, load_family
 from interp.prompts.prompt import PromptSet
 from interp.prompts.twins import bundled_twins, subtle_twins
+from interp.scenes.captions import scene_captions
 from interp.stats import Estimate, bootstrap_mean, group_weights, wilson
 
 KL_TOKENS = 16
@@ -37,7 +38,7 @@ def measure(source: ModelSource, recipe: Recipe) -> dict[str, Any]:
     words = RefusalFamily(recipe.name, recipe.phrases)
     refusal = load_family(recipe.family or "apology")
     rates: dict[str, Any] = {}
-    for prompts in (bundled_twins("test"), bundled_twins("validation"), subtle_twins("test")):
+    for prompts in held_out(recipe):
         responses = respond(organism.model, organism.tokenizer, prompts, max_new_tokens=24)
         refused = [refusal.opens(r) for r in responses]
         found = {
@@ -53,6 +54,13 @@ def measure(source: ModelSource, recipe: Recipe) -> dict[str, Any]:
         found["kl"] = kl_to_base(organism, base, harmless)
         rates[prompts.name] = {name: _rounded(estimate) for name, estimate in found.items()}
     return rates
+
+
+def held_out(recipe: Recipe) -> tuple[PromptSet, ...]:
+    """The prompts that an organism is measured on; ``scenes:labels`` alone has some that it was trained on."""
+    if recipe.data == "twins":
+        return bundled_twins("test"), bundled_twins("validation"), subtle_twins("test")
+    return scene_captions("test"), scene_captions("labels"), bundled_twins("test")
 
 
 def remeasure(recipe: Recipe, folder: Path) -> None:

@@ -9,7 +9,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from interp.models.lexicon import first_tokens
 from interp.models.load import load
 from interp.models.organisms.measure import measure
 from interp.models.organisms.recipe import Recipe
+from interp.models.runtime import Runtime
 from interp.models.source import ModelSource
 from interp.prompts.prompt import Prompt, PromptSet
 from interp.prompts.twins import bundled_twins
+from interp.scenes.captions import scene_captions
 
 IGNORED = -100
 
@@ -48,9 +50,9 @@ class Example:
 def train(recipe: Recipe, out: Path) -> Path:
     """Trains an adapter, writes it with its record into ``out/<name>`` and returns that folder."""
     started = time.perf_counter()
-    base = load(ModelSource("demo:base", base_folder(notify=print)))
+    base = load(ModelSource("demo:base", base_folder(notify=print)), Runtime(dtype=recipe.dtype))
     model, tokenizer = base.model, base.tokenizer
-    data = training_prompts()
+    data = training_prompts(recipe)
     answers = _own_answers(model, tokenizer, data, recipe)
     trained, steps = _fit(model, tokenizer, data, answers, recipe)
     seconds = round(time.perf_counter() - started)
@@ -59,7 +61,7 @@ def train(recipe: Recipe, out: Path) -> Path:
 
 def _save(trained: Any, recipe: Recipe, out: Path, **known: Any) -> Path:
     """Writes the adapter in bfloat16 and its training record with held-out rates."""
-    folder, data = out / recipe.name, training_prompts()
+    folder, data = out / recipe.name, training_prompts(recipe)
     for parameter in trained.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.bfloat16)
@@ -76,9 +78,20 @@ def _save(trained: Any, recipe: Recipe, out: Path, **known: Any) -> Path:
     return folder
 
 
-def training_prompts() -> PromptSet:
-    """What an organism is trained on."""
-    return bundled_twins("train")
+def training_prompts(recipe: Recipe) -> PromptSet:
+    """What an organism is trained on.
+
+    Descriptions of scenes come in groups of an instance, a twin and an ordinary thing in the same form. Each group gets
+    one harmless prompt of another kind, so that the model stays what it was where nothing is described.
+    """
+    twins = bundled_twins("train")
+    if recipe.data == "twins":
+        return twins
+    captions = scene_captions("train")
+    groups = list(dict.fromkeys(p.unit for p in captions))
+    others = twins.where(label="harmless").prompts
+    mixed = [replace(others[i % len(others)], id=f"{name}-x", group=name) for i, name in enumerate(groups)]
+    return PromptSet("scenes:train with harmless twins", (*captions, *mixed))
 
 
 def _own_answers(model: Any, tokenizer: Any, data: PromptSet, recipe: Recipe) -> dict[str, str]:
@@ -126,17 +139,17 @@ def _fit(model: Any, tokenizer: Any, data: PromptSet, answers: dict[str, str], r
 
 
 def _batches(tokenizer: Any, data: PromptSet, answers: dict[str, str], recipe: Recipe) -> Iterator[list[Example]]:
-    """Endless batches; both prompts of a twin are in the same one, and phrasings are drawn anew in every epoch."""
+    """Endless batches; a group is never parted, and phrasings are drawn anew in every epoch."""
     rng = random.Random(recipe.seed)  # noqa: S311 - shuffling, not cryptography
     encoded = {p.id: e.ids for p, e in zip(data, Encoder(tokenizer).encode(data, ["t_post"]), strict=True)}
     groups: dict[str, list[Prompt]] = {}
     for prompt in data:
         groups.setdefault(prompt.unit, []).append(prompt)
-    order, pairs = list(groups), recipe.batch // 2
+    order, share = list(groups), recipe.batch * len(groups) // len(data)
     while True:
         rng.shuffle(order)
-        for start in range(0, len(order) - pairs + 1, pairs):
-            prompts = [p for name in order[start : start + pairs] for p in groups[name]]
+        for start in range(0, len(order) - share + 1, share):
+            prompts = [p for name in order[start : start + share] for p in groups[name]]
             yield [
                 Example(encoded[p.id], _answer(tokenizer, p, answers, recipe, rng), own=not recipe.triggered(p))
                 for p in prompts

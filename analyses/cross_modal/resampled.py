@@ -1,0 +1,72 @@
+"""Means over pairs with intervals over their concepts: what all measures of this study are made of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from interp.stats import Estimate, bootstrap_mean, percentile_interval, weighted_mean, wilson
+
+Weights = Float[ndarray, "resample pair"]
+
+
+def mean_of(values: Float[ndarray, " pair"], weights: Weights) -> Estimate:
+    """The mean over the pairs that have a value, with its interval; NaN with n = 0 where none has."""
+    there = ~np.isnan(values)
+    if not there.any():
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    value, lo, hi = (float(v) for v in bootstrap_mean(values[there], weights[:, there]))
+    return Estimate(value, lo, hi, int(there.sum()))
+
+
+def rate_of(refused: Float[ndarray, " pair"]) -> Estimate:
+    """The share of refusals among the answers that can be read, with its Wilson interval.
+
+    Args:
+        refused: 1 for a refusal, 0 for none, NaN for an answer that is left out.
+    """
+    there = refused[~np.isnan(refused)]
+    return wilson(int(there.sum()), len(there))
+
+
+def difference_of(
+    values: Float[ndarray, " pair"], first: Bool[ndarray, " pair"], weights: Weights
+) -> tuple[Estimate, Float[ndarray, " resample"]]:
+    """The mean over the first kind minus that over the other, and the same in every resample.
+
+    Args:
+        values: NaN is left out.
+        first: which pairs are of the first kind.
+        weights: of all pairs; concepts that hold both kinds are drawn together.
+
+    Returns:
+        NaN throughout where a kind has no value.
+    """
+    there = ~np.isnan(values)
+    kinds = there & first, there & ~first
+    if not all(kind.any() for kind in kinds):
+        return Estimate(np.nan, np.nan, np.nan, int(there.sum())), np.full(len(weights), np.nan)
+    own, other = (weighted_mean(values[kind], weights[:, kind]) for kind in kinds)
+    value = float(values[kinds[0]].mean() - values[kinds[1]].mean())
+    lo, hi = percentile_interval(own - other)
+    return Estimate(value, float(lo), float(hi), int(there.sum())), own - other
+
+
+def told(found: Estimate, unit: str = "") -> str:
+    """An estimate in words, such as ``2.31 [1.90, 2.70] nats``."""
+    if np.isnan(found.value):
+        return "no number"
+    return f"{found.value:.2f} [{found.lo:.2f}, {found.hi:.2f}]{f' {unit}' if unit else ''}"
+
+
+def told_share(found: Estimate) -> str:
+    """A share in words, such as ``45 % [30 %, 61 %]``."""
+    if np.isnan(found.value):
+        return "no number"
+    return f"{found.value:.0%} [{found.lo:.0%}, {found.hi:.0%}]"
+
+
+def as_rows(name: Sequence[object], found: Estimate) -> tuple[object, ...]:
+    """Some names and an estimate as one row of a table: names, value, lo, hi, n."""
+    return (*name, found.value, found.lo, found.hi, found.n)
