@@ -91,7 +91,9 @@ def identify_around(model: Any, part: str) -> dict[str, str]:
     parts = ((n, t) for n, t in model.state_dict().items() if part not in n.split("."))
     return {
         "architecture": type(model).__name__,
-        "config": _digest_json(_lasting(model.config.to_dict(), (*VOLATILE_CONFIG, "dtype", "torch_dtype"))),
+        "config": _digest_json(
+            _lasting(model.config.to_dict(), (*VOLATILE_CONFIG, "architectures", "dtype", "torch_dtype"))
+        ),
         "weights": _digest_tensors(_stored(name, tensor.float()) for name, tensor in parts),
     }
 

@@ -81,7 +81,9 @@ class ProjectedModel:
     def __init__(self, model: Any, *, frozen: bool = True) -> None:
         self.model, self.frozen = model.eval(), frozen
         self.anatomy = dissect(model)
-        self.projector = projector_of(model).float()
+        self.projector = projector_of(model)
+        self._dtype = next(self.projector.parameters()).dtype
+        self.projector.float()
         self.image_id = _image_id(model.config)
         self.n_layers = len(self.anatomy.blocks)
         self.d_model: int = self.anatomy.text_config.hidden_size
@@ -91,6 +93,10 @@ class ProjectedModel:
     def device(self) -> torch.device:
         """Where the inputs go."""
         return next(self.projector.parameters()).device
+
+    def release(self) -> None:
+        """Gives the projector its own dtype again, for runs on pictures."""
+        self.projector.to(self._dtype)
 
     def run(self, rows: Rows, layers: Sequence[int]) -> Seen:
         """One forward pass.

@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.tga.guide import States
-
 MOMENTUM = 0.05
 
 
@@ -15,8 +13,8 @@ MOMENTUM = 0.05
 class RunningMean:
     """The mean of image states, which move while the projector is trained.
 
-    It is the plain mean of the first 20 batches and an exponential mean with weight 0.05 after them. It carries no
-    gradient: a direction that all pictures share is taken off, and can not be trained.
+    It is the plain mean of 20 batches that are read before the first step, and an exponential mean with weight 0.05
+    over the steps. It carries no gradient: a direction that all pictures share is taken off, and can not be trained.
 
     Attributes:
         mean: (layer, d_model) float32; zeros before the first batch.
@@ -31,20 +29,7 @@ class RunningMean:
         """A mean of no batches yet."""
         return cls(torch.zeros(layers, d_model, device=device))
 
-    def update(self, states: States) -> None:
-        """Takes in the pictures of a batch, before they are centred by `taken_from`."""
+    def update(self, mean: Float[Tensor, "layer d_model"]) -> None:
+        """Takes in the mean of a batch."""
         self.batches += 1
-        weight = max(1 / self.batches, MOMENTUM)
-        self.mean += weight * (states.detach().float().mean(0) - self.mean)
-
-    def taken_from(self, states: States) -> States:
-        """States without the mean, in float32; the very first batch of a single picture becomes zero."""
-        return states.float() - self.mean
-
-
-def text_mean(captions: States) -> Float[Tensor, "layer d_model"]:
-    """The mean over the caption states of all training pictures, float32: one for captions and retrieved texts alike.
-
-    Both are text, so that what tells them apart is left in.
-    """
-    return captions.float().mean(0)
+        self.mean = self.mean + max(1 / self.batches, MOMENTUM) * (mean.detach().float() - self.mean)
