@@ -18,10 +18,10 @@ from numpy import ndarray
 from analyses.answers import answers
 from analyses.intervention import Direction, Parts, find_direction, parts, try_direction
 from analyses.locators.causal_patch import PatchEffects, patch_effects
-from analyses.own_words import own_words, word_log_odds
+from analyses.own_words import own_words, state_log_odds
 from interp.cache import ActivationCache
 from interp.cache.derived import keep_arrays, keep_json, kept_arrays, kept_json
-from interp.causal import states_at
+from interp.causal import Tails, states_at
 from interp.judges import Behaviour, behaviour, family_refuses
 from interp.models.adapter import Adapter
 from interp.prompts import PromptSet
@@ -149,8 +149,9 @@ class _Session:
             self.notify(f"Patching {len(twins) // 2} twins at {name}, layer by layer.")
             adapter, readout = self.adapter, self.adapter.readout()
             layers = list(range(1, adapter.n_layers + 1))
+            tails = Tails.of(adapter, twins.prompts, -min(at))
             found = patch_effects(
-                lambda edits: word_log_odds(adapter, readout, twins.prompts, self.words, edits, batch_size=len(twins)),
+                lambda edits: state_log_odds(readout, tails.last(edits), self.words),
                 states_at(adapter, twins.prompts, layers, at),
                 layers,
                 at,

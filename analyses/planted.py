@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from analyses.locators.causal_patch import Read
 from analyses.readings import log_odds
-from interp.causal import Edit, editing, states_at, token_ids
+from interp.causal import Edit, Tails, editing, states_at, token_ids
 from interp.errors import ModelError, UsageError
 from interp.lens import Readout, token_log_probs
 from interp.models.adapter import Adapter
@@ -131,10 +132,19 @@ class Planted:
     """
 
     plant: Plant
-    edits: tuple[Edit, ...]
+    edits: tuple["Signal", "Reader"]
     states: Float[Tensor, "row layer d_model"]
     carried: Bool[ndarray, " row"]
     refused: Bool[ndarray, " row"]
+
+    def only(self, rows: Bool[ndarray, " row"]) -> "Planted":
+        """The same plant in a part of the prompts."""
+        signal, reader = self.edits
+        chosen = torch.from_numpy(np.flatnonzero(rows))
+        edits = replace(signal, carried=signal.carried[chosen]), reader
+        return replace(
+            self, edits=edits, states=self.states[chosen], carried=self.carried[rows], refused=self.refused[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -204,17 +214,25 @@ class Bed:
         return Planted(plant, (signal, reader), states, carried, refused)
 
     def read(self, words: Sequence[int], edits: Sequence[Edit] = ()) -> Float[ndarray, " row"]:
-        """Log-odds, in nats, that the edited model's next token is one of the words; a plant is its edits."""
-        with editing(self.adapter, edits, token_ids(self.adapter, self.prompts.prompts)):
-            last = states_at(self.adapter, self.prompts.prompts, self.layers[-1:], LAST)[:, 0, 0]
-        return self.log_odds(last, words)
+        """Log-odds, in nats, that the model's next token is one of the words under edits at t_post; a plant is two."""
+        return self.reader(words)(edits)
 
-    def part(self, twins: int) -> "Bed":
-        """The same model with the first few twins only, in the order of their names."""
-        chosen = set(sorted(set(self.groups))[:twins])
-        rows = [i for i, group in enumerate(self.groups) if group in chosen]
-        prompts = replace(self.prompts, prompts=tuple(self.prompts.prompts[i] for i in rows))
-        return replace(self, prompts=prompts, states=self.states[rows])
+    def reader(self, words: Sequence[int]) -> Read:
+        """`read` for many edits one after the other: what stands before t_post is run once."""
+        tails = Tails.of(self.adapter, self.prompts.prompts, 1)
+        return lambda edits: self.log_odds(tails.last(edits), words)
+
+    def drawn(self, twins: int, *, seed: int) -> Bool[ndarray, " row"]:
+        """The rows of so many twins drawn at random, of all where there are no more."""
+        names = sorted(set(self.groups))
+        chosen = set(np.random.default_rng(seed).permutation(names)[:twins])
+        return np.array([group in chosen for group in self.groups])
+
+    def only(self, rows: Bool[ndarray, " row"]) -> "Bed":
+        """The same model with some of the prompts."""
+        kept = tuple(p for p, chosen in zip(self.prompts, rows, strict=True) if chosen)
+        states = self.states[torch.from_numpy(np.flatnonzero(rows))]
+        return replace(self, prompts=replace(self.prompts, prompts=kept), states=states)
 
     def log_odds(self, states: Float[Tensor, "row d_model"], words: Sequence[int]) -> Float[ndarray, " row"]:
         """Log-odds of the words at last-layer states, in nats."""

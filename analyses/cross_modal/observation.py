@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from interp.prompts.pairs import Pair
 
 from analyses.cross_modal.completeness import Transplants
 from analyses.cross_modal.ladder import Ladder, climb, read
@@ -25,6 +24,7 @@ from analyses.cross_modal.twinned import twinned
 from interp.causal import answers
 from interp.models.adapter import Adapter
 from interp.prompts.families import RefusalFamily
+from interp.prompts.pairs import Pair
 
 
 @dataclass(frozen=True, slots=True, eq=False)

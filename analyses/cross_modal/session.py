@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from interp.prompts.pairs import Pair
 from jaxtyping import Shaped
 from numpy import ndarray
 
@@ -15,6 +14,7 @@ from analyses.cross_modal.transfer import ARMS
 from interp.cache.derived import keep_arrays, keep_json, kept_arrays, kept_json
 from interp.models.adapter import Adapter
 from interp.prompts.families import RefusalFamily
+from interp.prompts.pairs import Pair
 from interp.prompts.prompt import Prompt, PromptSet
 from interp.provenance import code_digest
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from interp.prompts.pairs import Pair
 
 from analyses.cross_modal import causal_study
 from analyses.cross_modal.observation import observe
@@ -16,6 +15,7 @@ from analyses.cross_modal.transplant import DIRECTIONS, LAST, OWN, SUFFICIENCY
 from analyses.cross_modal.twinned import twinned
 from interp.errors import UsageError
 from interp.models.hooks import HooksAdapter
+from interp.prompts.pairs import Pair
 from interp.report import write_study
 from tests.sights import llava_processor, picture, tiny_llava
 
