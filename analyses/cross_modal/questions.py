@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.prompts.pairs import Pair
-
 from analyses.cross_modal.rungs import NONE, REAL, RUNGS, TWIN, drawn_pictures, zero_colour
 from analyses.cross_modal.transfer import CAPTION, IMAGE, TEXT
 from analyses.cross_modal.twinned import Twinned
+from interp.prompts.pairs import Pair
 from interp.prompts.prompt import Prompt, user_prompt
 
 QUESTION = "Describe this scene."

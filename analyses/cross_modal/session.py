@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from interp.prompts.pairs import Pair
 from jaxtyping import Shaped
 from numpy import ndarray
 
@@ -15,6 +14,7 @@ from analyses.cross_modal.transfer import ARMS
 from interp.cache.derived import keep_arrays, keep_json, kept_arrays, kept_json
 from interp.models.adapter import Adapter
 from interp.prompts.families import RefusalFamily
+from interp.prompts.pairs import Pair
 from interp.prompts.prompt import Prompt, PromptSet
 from interp.provenance import code_digest
 
@@ -44,9 +44,9 @@ class Effort:
         batch_size: how many prompts run at once.
     """
 
-    ladder: int = 60
+    ladder: int = 40
     transplanted: int = 16
-    layers: int = 8
+    layers: int = 15
     placebo_layers: int = 4
     answer_tokens: int = 20
     judged_tokens: int = 12
