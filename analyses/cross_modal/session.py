@@ -44,9 +44,9 @@ class Effort:
         batch_size: how many prompts run at once.
     """
 
-    ladder: int = 60
+    ladder: int = 40
     transplanted: int = 16
-    layers: int = 8
+    layers: int = 15
     placebo_layers: int = 4
     answer_tokens: int = 20
     judged_tokens: int = 12

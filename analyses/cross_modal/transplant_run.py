@@ -32,7 +32,7 @@ from analyses.cross_modal.transplant import (
 )
 from analyses.cross_modal.transplant_claims import Judged, span
 from analyses.cross_modal.twinned import Twinned, twinned
-from interp.causal import Patch, answers, refusal_log_odds, states_at
+from interp.causal import Patch, Resumable, answers, refusal_log_odds, states_at
 from interp.models.adapter import Adapter
 from interp.models.encoding import Encoder
 from interp.prompts.families import RefusalFamily
@@ -101,12 +101,27 @@ class TransplantRun:
     def _read(self, direction: str, edit: Patch | None = None) -> Float[ndarray, " row"]:
         """Refusal log-odds of the arm that is written into."""
         adapter, size = self.session.adapter, self.session.effort.batch_size
+        again = self._resumable[direction]
+        if edit is not None and again is not None:
+            shorter = last_changed(edit, self._sources(direction).target)
+            return again.refusal_log_odds(shorter, self.family, batch_size=2 * size).numpy()
 
         def read(prompts: Sequence[Prompt], edits: Sequence[Patch]) -> list[float]:
             odds: list[float] = refusal_log_odds(adapter, prompts, [self.family], edits, batch_size=size).tolist()
             return odds
 
         return np.array(self._under(direction, edit, read))
+
+    @cached_property
+    def _resumable(self) -> dict[str, Resumable | None]:
+        """The arms that are written into, where forwards of them can begin in the middle."""
+        found = {}
+        for direction in DIRECTIONS:
+            target = self._sources(direction).target
+            found[direction] = Resumable.of(
+                self.session.adapter, self._prompts(direction), target.states, target.layers
+            )
+        return found
 
     def _answer(self, direction: str, edit: Patch | None = None) -> list[str]:
         """The answers of the arm that is written into."""
@@ -160,6 +175,14 @@ class TransplantRun:
                 given = self._answer(direction, edit)
                 said.append({**same, "position": position, "source": source, "layer": layer, "answers": given})
         return said
+
+
+def last_changed(edit: Patch, target: Arm) -> Patch:
+    """A patch at the last places alone, as far back as it changes anything; at one place at least."""
+    own = target.states[:, target.layers.index(edit.layer)]
+    changed = (edit.values != own).any(-1).any(0).nonzero()
+    first = int(changed[0]) if len(changed) else len(edit.at) - 1
+    return of_rows(edit, range(len(own)), len(edit.at) - first)
 
 
 def run_alone(adapter: Adapter, prompts: Sequence[Prompt], layers: Sequence[int], batch_size: int) -> Arm:

@@ -13,6 +13,7 @@ from interp.causal.effects import (
     token_ids,
 )
 from interp.causal.placebos import placebo, shuffled
+from interp.causal.resuming import Resumable
 from interp.causal.tails import Tails
 from interp.causal.transplant import transplants
 from interp.causal.trial import Intervention, trial
@@ -24,6 +25,7 @@ __all__ = [
     "Edit",
     "Intervention",
     "Patch",
+    "Resumable",
     "SubspacePatch",
     "Tails",
     "answers",

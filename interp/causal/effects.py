@@ -127,7 +127,11 @@ def refusal_log_odds(
     together = RefusalFamily("refusal", tuple(phrases))
     with editing(adapter, edits, encoded_prompts(adapter, prompts)):
         mass = family_mass(adapter.model, adapter.processor, prompts, [together], floor=floor, batch_size=batch_size)
-    p = mass.found[:, 0]
+    return log_odds(mass.found[:, 0])
+
+
+def log_odds(p: Float[Tensor, " prompt"]) -> Float[Tensor, " prompt"]:
+    """ln(p / (1 - p)) in nats, where both p and 1 - p count as at least e^`LOWEST`."""
     return p.log().clamp(min=LOWEST) - torch.log1p(-p).clamp(min=LOWEST)
 
 

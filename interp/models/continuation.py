@@ -60,7 +60,7 @@ def read(model: Any, texts: Sequence[Sequence[int]], pictures: Sequence[Picture 
     with showing(pictures):
         log_probs, output = _forward(model, ids, mask, positions, last, use_cache=True, **seen)
     if keeps_plainly(getattr(output, "past_key_values", None)):
-        return _Kept(model, output.past_key_values, mask, positions[..., -1:].cpu() + 1, log_probs)
+        return Kept(model, output.past_key_values, mask, positions[..., -1:].cpu() + 1, log_probs)
     return _read_anew(model, texts, pictures)
 
 
@@ -73,7 +73,7 @@ def keeps_plainly(cache: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class Kept:
     """Texts whose keys and values are kept, padded on the left as in generation.
 
     Attributes:
@@ -86,15 +86,39 @@ class _Kept:
     following: Int[Tensor, "*part row one"]
     next_log_probs: Float[Tensor, "row vocab"]
 
+    @property
+    def plain(self) -> bool:
+        """Whether every layer keeps the keys and values of all tokens, none forgotten."""
+        from transformers.cache_utils import DynamicLayer
+
+        return all(type(layer) is DynamicLayer for layer in self.cache.layers)
+
     @torch.no_grad()
-    def grown(self, rows: Sequence[int], tokens: Sequence[int]) -> "_Kept":
+    def read_on(self, cache: Any, width: int) -> "Kept":
+        """The texts when their last tokens are read again, behind what a cache holds of those before.
+
+        Whoever calls this sees to what the tokens are; embeddings of other ones enter the model.
+
+        Args:
+            cache: of all but the last tokens; it takes in what is read.
+            width: how many last tokens.
+        """
+        places = (self.following - width + torch.arange(width)).clamp(min=0)
+        ids, last = torch.zeros(len(self.mask), width, dtype=torch.long), torch.full((len(self.mask),), width - 1)
+        options = {"past_key_values": cache, "use_cache": True}
+        log_probs, _ = _forward(self.model, ids, self.mask, places, last, **options)
+        return Kept(self.model, cache, self.mask, self.following, log_probs)
+
+    @torch.no_grad()
+    def grown(self, rows: Sequence[int], tokens: Sequence[int]) -> "Kept":
+        """See `Texts.grown`."""
         cache = _branched(self.cache, torch.tensor(rows, device=self.next_log_probs.device))
         before = self.mask[list(rows)]
         mask = torch.cat([before, before.new_ones(len(rows), 1)], 1)
         ids, last = torch.tensor(tokens)[:, None], torch.zeros(len(rows), dtype=torch.long)
         options, places = {"past_key_values": cache, "use_cache": True}, self.following[..., list(rows), :]
         log_probs, _ = _forward(self.model, ids, mask, places, last, **options)
-        return _Kept(self.model, cache, mask, places + 1, log_probs)
+        return Kept(self.model, cache, mask, places + 1, log_probs)
 
 
 def _branched(cache: Any, rows: Int[Tensor, " row"]) -> Any:

@@ -96,15 +96,30 @@ def family_mass(
     found = Encoder(processor).encode(asked, ["t_post"])
     encoded, pictures = [e.ids for e in found], [e.picture for e in found]
     check_room(asked, encoded, tries, tokenizer.model_max_length)
-    walk = _Walk(floor, batch_size, *([[0.0] * len(tries) for _ in asked] for _ in range(2)))
-    root = _merged(tries)
-    for chosen in in_batches([len(ids) for ids in encoded], pictures, batch_size) if root.children else ():
+    walk = _Walk.of(len(asked), tries, floor, batch_size)
+    for chosen in in_batches([len(ids) for ids in encoded], pictures, batch_size) if walk.root.children else ():
         texts = read(model, [encoded[i] for i in chosen], [pictures[i] for i in chosen])
-        walk.descend(texts, [_Place(i, root, 1.0) for i in chosen])
-    names = tuple(family.name for family in families)
-    # Rounding may lift a sum of probabilities a little above 1.
-    sums = torch.tensor([walk.found, walk.cut], dtype=torch.float64).reshape(2, len(asked), len(tries)).clamp(max=1.0)
-    return FamilyMass(names, sums[0], sums[1])
+        walk.descend(texts, [_Place(i, walk.root, 1.0) for i in chosen])
+    return walk.mass(families)
+
+
+def openings_mass(
+    texts: Texts, tokenizer: Any, families: Sequence[RefusalFamily], *, floor: float = 0.0, batch_size: int = 64
+) -> FamilyMass:
+    """As `family_mass`, of texts that were read already.
+
+    Args:
+        texts: prompts read to their ends.
+        tokenizer: the model's.
+        families: refusal families, each a column of the result.
+        floor: as of `family_mass`.
+        batch_size: how many texts grow at once.
+    """
+    n = len(texts.next_log_probs)
+    walk = _Walk.of(n, [compile_trie(tokenizer, family) for family in families], floor, batch_size)
+    if walk.root.children:
+        walk.descend(texts, [_Place(i, walk.root, 1.0) for i in range(n)])
+    return walk.mass(families)
 
 
 @dataclass(slots=True)
@@ -135,10 +150,24 @@ class _Place:
 class _Walk:
     """The walk over the merged tries, and the probability that it found and cut, by prompt and family."""
 
+    root: _Branch
     floor: float
     batch_size: int
     found: list[list[float]]
     cut: list[list[float]]
+
+    @classmethod
+    def of(cls, prompts: int, tries: Sequence[PhraseTrie], floor: float, batch_size: int) -> "_Walk":
+        """A walk that has not begun."""
+        found, cut = ([[0.0] * len(tries) for _ in range(prompts)] for _ in range(2))
+        return cls(_merged(tries), floor, batch_size, found, cut)
+
+    def mass(self, families: Sequence[RefusalFamily]) -> FamilyMass:
+        """What was found so far."""
+        # Rounding may lift a sum of probabilities a little above 1.
+        shape = (2, len(self.found), len(families))
+        sums = torch.tensor([self.found, self.cut], dtype=torch.float64).reshape(shape).clamp(max=1.0)
+        return FamilyMass(tuple(family.name for family in families), sums[0], sums[1])
 
     def descend(self, texts: Texts, places: Sequence[_Place]) -> None:
         """Follows the branches behind some texts; ``places`` says where each of their rows stands."""

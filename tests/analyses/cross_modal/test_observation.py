@@ -15,11 +15,13 @@ from analyses.cross_modal.transplant import DIRECTIONS, LAST, OWN, SUFFICIENCY
 from analyses.cross_modal.twinned import twinned
 from interp.errors import UsageError
 from interp.models.hooks import HooksAdapter
+from interp.prompts.families import RefusalFamily
 from interp.prompts.pairs import Pair
 from interp.report import write_study
 from tests.sights import llava_processor, picture, tiny_llava
 
 REFUSAL, ANSWER = "I'm sorry, but I can't help with that.", "A picture of a thing on a table."
+WORD = RefusalFamily("word", ("I",))
 EFFORT = Effort(ladder=4, transplanted=4, layers=2, placebo_layers=1, answer_tokens=4, judged_tokens=3)
 CONCEPTS = ("kitchen knife", "pistol", "beer mug", "cigarette")
 TWINS = ("spoon", "torch", "glass of milk", "pencil")
@@ -54,12 +56,14 @@ def seen(pairs, folder, model):
             "analyses.cross_modal.observation.answers",
             lambda _a, prompts, **_: [REFUSAL if p.caption and p.label == "harmful" else ANSWER for p in prompts],
         )
+        # A random model is so sure of each next token that three words have no odds worth speaking of.
+        patch.setattr("analyses.cross_modal.observation.own_refusals", lambda _: WORD)
         return observe(pairs, folder, "run", lambda: model, effort=EFFORT)
 
 
 def test_the_model_is_asked_in_three_arms(seen, pairs):
     assert len(seen.pairs) == len(pairs) - 1 and set(seen.answered.said) == {TEXT, CAPTION, IMAGE}
-    assert seen.refuses and seen.family == own_refusals([REFUSAL])
+    assert seen.refuses and seen.family == WORD
     assert seen.answered.harmful.sum() == 8
     assert len(set(seen.answered.units)) == len(CONCEPTS)  # a twin is drawn with its pair
 
@@ -91,10 +95,11 @@ def test_every_harmful_picture_has_its_place(seen):
     assert {"drift that counts", "twins drifted", "retrieved by chance"} <= set(seen.thresholds)
 
 
-def test_a_second_look_needs_no_model_and_other_seeds_do(seen, pairs, folder):
+def test_a_second_look_needs_no_model_and_other_seeds_do(seen, pairs, folder, monkeypatch):
     def refuse():
         raise AssertionError("loaded")
 
+    monkeypatch.setattr("analyses.cross_modal.observation.own_refusals", lambda _: WORD)
     again = observe(pairs, folder, "run", refuse, effort=EFFORT)
     np.testing.assert_array_equal(again.ladder.log_odds, seen.ladder.log_odds)
     np.testing.assert_array_equal(again.transplants.found[SUFFICIENCY], seen.transplants.found[SUFFICIENCY])
