@@ -1,6 +1,6 @@
 """The command line: composes the library, prints, and turns errors into messages and exit codes.
 
-Exit codes: 0 ok, 2 usage, 3 bad input, 4 model, 5 cache, 130 interrupted.
+Exit codes: 0 ok, 2 usage, 3 bad input, 4 model, 5 cache, 6 training, 130 interrupted.
 """
 
 import typer

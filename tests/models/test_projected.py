@@ -5,7 +5,8 @@ from torch.nn import functional as F
 from interp.errors import ModelError
 from interp.models.lora import Lora, add_lora, frozen_but, lora_parameters, write_lora
 from interp.models.projected import IGNORED, ProjectedModel, Rows, projector_of
-from tests.tga.seeing import IMAGE_TOKENS, tiny_llava
+from tests.sights import IMAGE_TOKENS, SIDE
+from tests.tga.seeing import tiny_llava
 
 PREFIX = [5, 6, 7]
 
@@ -13,7 +14,7 @@ PREFIX = [5, 6, 7]
 def sample(model, seed=0):
     """Two prompts of different lengths with pictures, and what the tower gives for these."""
     torch.manual_seed(seed)
-    pixels = torch.randn(2, 3, 8, 8)
+    pixels = torch.randn(2, 3, SIDE, SIDE)
     with torch.no_grad():
         features = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
     image = [model.config.image_token_id] * IMAGE_TOKENS

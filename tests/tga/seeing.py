@@ -1,4 +1,4 @@
-"""A tiny random LLaVA and something to train it on, made in code."""
+"""Something to train a tiny random LLaVA on, made in code."""
 
 from pathlib import Path
 from typing import Any
@@ -8,48 +8,15 @@ import torch
 from interp.cache import ActivationCache
 from interp.prompts.prompt import PromptSet, user_prompt
 from interp.tga.samples import TEXTS, TOWER, Sample, TrainingSet
-from tests.tiny import make_tokenizer
+from tests import sights
+from tests.sights import IMAGE_TOKENS
 
-IMAGE_TOKENS, FEATURES, WIDTH, BLOCKS = 4, 16, 32, 4
+FEATURES, WIDTH, BLOCKS = 16, 32, 4
 
 
-def tiny_llava(seed: int = 0, dtype: torch.dtype = torch.float32, **vision: Any) -> Any:
-    """A random LlavaForConditionalGeneration whose pictures become 4 tokens."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-
-    tokenizer = make_tokenizer()
-    torch.manual_seed(seed)
-    text = LlamaConfig(
-        vocab_size=len(tokenizer) + 1,
-        hidden_size=WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.2,
-    )
-    settings = {
-        "hidden_size": FEATURES,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "patch_size": 4,
-        "image_size": 8,
-        **vision,
-    }
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**settings),
-        text_config=text,
-        image_token_id=len(tokenizer),
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-    )
-    model = LlavaForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        # transformers' own start is so small that pictures would hardly differ.
-        for parameter in model.model.multi_modal_projector.parameters():
-            parameter.normal_(std=0.3)
-    return model.to(dtype)
+def tiny_llava(seed: int = 0, dtype: torch.dtype = torch.float32, **text: Any) -> Any:
+    """The LLaVA of `tests.sights` in any dtype."""
+    return sights.tiny_llava(seed, **text).to(dtype)
 
 
 PREFIX, QUESTION = (5, 6, 7), (9, 10)
@@ -74,7 +41,7 @@ def tiny_training(
     centres = torch.randn(CONCEPTS, IMAGE_TOKENS, FEATURES, generator=generator)
     features = centres[concepts] + 0.1 * torch.randn(len(concepts), IMAGE_TOKENS, FEATURES, generator=generator)
     states = torch.randn(CONCEPTS, BLOCKS + 1, WIDTH, generator=generator)
-    image = (len(make_tokenizer()),) * IMAGE_TOKENS
+    image = (sights.seeing_tokenizer("<image>").convert_tokens_to_ids("<image>"),) * IMAGE_TOKENS
     samples = []
     for i, concept in enumerate(concepts):
         other = (concept + 1 + i % (CONCEPTS - 1)) % CONCEPTS

@@ -13,6 +13,7 @@ from interp.tga.projector import (
     read_projector,
     write_projector,
 )
+from tests.sights import SIDE
 from tests.tga.seeing import tiny_llava
 from tests.tiny import tiny_llama
 
@@ -38,7 +39,7 @@ def test_it_goes_back_into_the_model_it_belongs_to(written):
     assert (record["variant"], record["training"], record["about"]) == ("paper", "t", {"steps": 3})
     for name, tensor in projector_of(trained).state_dict().items():
         assert torch.equal(projector_of(model).state_dict()[name], tensor)
-    pixels = torch.randn(2, 3, 8, 8)
+    pixels = torch.randn(2, 3, SIDE, SIDE)
     with torch.no_grad():
         theirs, ours = (m.get_image_features(pixel_values=pixels).pooler_output for m in (trained, model))
     assert torch.equal(theirs[0], ours[0])
@@ -61,7 +62,7 @@ def test_another_model_or_shape_is_refused_by_the_field_that_differs(written, tm
     with pytest.raises(ModelMismatch, match=r"model\.architecture"):
         load_projector(tiny_llama(), folder)
     with pytest.raises(ModelMismatch, match=r"model\.config"):
-        load_projector(tiny_llava(layer_norm_eps=1e-3), folder)
+        load_projector(tiny_llava(rms_norm_eps=1e-3), folder)
     with pytest.raises(ModelError, match="0 modules"):
         projector_of(tiny_llama())
     model = tiny_llava()
