@@ -4,6 +4,7 @@ from interp.figures.curves import layer_curves, paired_curves, profiles
 from interp.figures.heatmaps import HOW_TO_READ, ONSETS, OWN_PEAK, layer_heatmap, position_heatmap
 from interp.figures.matrices import matrix, prompt_heatmap
 from interp.figures.placements import placements
+from interp.figures.rates import rates
 from interp.figures.style import literal
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "position_heatmap",
     "profiles",
     "prompt_heatmap",
+    "rates",
 ]
