@@ -115,8 +115,8 @@ def _dissent(voice: Voice, patches: Voice, effects: Mapping[str, PatchEffects], 
         f"The {voice.name} points {_distance(voice, patches):.0f} layers {'below' if early else 'above'} the patches. "
         f"At layer {voice.onset.value:.0f} "
     )
-    shares = {place: _moved(own, voice.onset.value, seed) for place, own in effects.items()}
-    told = "; ".join(f"{_percent(share)} at {place}" for place, share in shares.items())
+    shares = {place: share for place, own in effects.items() if (share := _moved(own, voice.onset.value, seed))}
+    told = "; ".join(f"{_percent(share)} at {place}" for place, share in shares.items()) or "nothing"
     where = f"patches move {told} of what they move at most: "
     return head + where + _why(early, shares.get("t_post"), shares.get(TEMPLATE))
 
@@ -131,9 +131,11 @@ def _why(early: bool, here: Estimate | None, template: Estimate | None) -> str:
     return "the intervals leave open whether it decides there already."
 
 
-def _moved(effects: PatchEffects, layer: float, seed: int) -> Estimate:
-    """What twins' states put in at the patched layer next to this one move, as a share of the largest effect."""
+def _moved(effects: PatchEffects, layer: float, seed: int) -> Estimate | None:
+    """What twins' states put in at the patched layer next to this one move, as a share of the most they move."""
     curve = effects.sufficiency(seed=seed)
+    if not curve.height.lo > 0:
+        return None
     near = int(np.abs(np.asarray(curve.layers) - layer).argmin())
     best = int(np.nanargmax(curve.values))
     with np.errstate(divide="ignore", invalid="ignore"):

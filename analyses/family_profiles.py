@@ -37,7 +37,7 @@ FAMILIES = ("apology", "inability", "policy", "redirect", "lecture", "evasion")
 OPENINGS = 4
 """Of each family, those that the model finds most likely."""
 READ, LEARNT = 32, 32
-"""Prompts that are read, and others from which openings and lens are learnt."""
+"""Most prompts that are read (half of them at most), and others from which openings and lens are learnt."""
 FEWEST = 12
 """Prompts of either part below which nothing is read."""
 CONTEXTS = 12
@@ -132,7 +132,7 @@ def _parts(prompts: PromptSet, seed: int) -> tuple[tuple[Any, ...], tuple[Any, .
     labelled = tuple(p for p in prompts if p.label)
     if not labelled:
         return (), ()
-    read = draw_groups(PromptSet("read", labelled), READ, seed=seed).prompts
+    read = draw_groups(PromptSet("read", labelled), min(READ, len(labelled) // 2), seed=seed).prompts
     used = {p.unit for p in read}
     others = tuple(p for p in prompts if p.unit not in used)
     learnt = draw_groups(PromptSet("learnt", others), LEARNT, seed=seed).prompts if others else ()

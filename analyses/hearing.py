@@ -82,6 +82,8 @@ def hear(
     prompts: PromptSet,
     adapter: Adapter,
     *,
+    families: Sequence[str] = FAMILIES,
+    directed: bool = True,
     seed: int = 0,
     notify: Notify = lambda _: None,
     progress: Progress = lambda *_: None,
@@ -92,6 +94,8 @@ def hear(
         cache: of the model on these prompts, with t_post.
         prompts: those of the cache.
         adapter: the model.
+        families: refusal families to be read, beside the one the model refuses in; none to read none.
+        directed: whether a direction is looked for and tried, which takes longest.
         seed: of splits, strangers and placebos.
         notify: told in one line what is happening.
         progress: called with (steps done, steps in all) of what takes long.
@@ -99,18 +103,21 @@ def hear(
     said = answers(cache, prompts, lambda: adapter, tokens=ANSWER_TOKENS)
     done = tuple(map(behaviour, said))
     refused, complied = (np.array([b == kind for b in done]) for kind in ("refused", "complied"))
-    families = Counter(str(family_refuses(r)) for r, no in zip(said, refused, strict=True) if no)
-    family = families.most_common(1)[0][0] if families else "none"
+    counts = Counter(str(family_refuses(r)) for r, no in zip(said, refused, strict=True) if no)
+    common = [name for name, _ in counts.most_common(3)]
+    family = common[0] if common else "none"
     words = own_words(adapter.tokenizer, said, refused, complied)
-    notify("Reading refusal families by whole openings.")
-    read = (*FAMILIES, *((family,) if family not in (*FAMILIES, "none") else ()))
-    profiles = kept_profiles(cache, adapter, prompts, read, seed=seed, progress=progress)
+    profiles = None
+    if families:
+        notify("Reading refusal families by whole openings.")
+        read = (*families, *((family,) if family not in (*families, "none") else ()))
+        profiles = kept_profiles(cache, adapter, prompts, read, seed=seed, progress=progress)
     if not words:
         why = "the model refuses too little to say what its refusals open with"
         return Hearing(done, family, (), {}, None, None, why, profiles)
     names = tuple(adapter.tokenizer.decode([i]) for i in words)
     session = _Session(cache, prompts, adapter, words, seed, notify, progress)
-    trial, candidates, chosen = session.trial([name for name, _ in families.most_common(3)])
+    trial, candidates, chosen = session.trial(common) if directed else (None, None, "none was looked for")
     return Hearing(done, family, names, session.effects(), trial, candidates, chosen, profiles)
 
 
