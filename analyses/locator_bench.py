@@ -207,7 +207,7 @@ def _curves(
     sample, refused = asked.sample.only(asked.rows), asked.refused[asked.rows]
     states = asked.states[torch.from_numpy(np.flatnonzero(asked.rows))]
     contrast = Contrast.of(sample)
-    curves, _, _ = reading_curves(states, bed.layers, contrast, bed.readout, words)
+    curves, _ = reading_curves(states, bed.layers, contrast, bed.readout, words)
     yield from curves.items()
     if lens is not None:
         curve = tuned_curve(states, bed.layers, contrast, bed.readout, words, lens)
@@ -223,9 +223,9 @@ def _patched(
     """Patches every second layer of a few twins."""
     rows = bed.drawn(patched, seed=case.seed)
     part, edits = bed.only(rows), () if planted is None else planted.only(rows).edits
-    layers, read = bed.layers[1::2], part.reader(opening)
+    layers = bed.layers[1::2]
     return patch_effects(
-        lambda more: read((*edits, *more)),
+        lambda more: part.read(opening, (*edits, *more)),
         asked.states[torch.from_numpy(np.flatnonzero(rows))][:, 1::2, None],
         layers,
         LAST,

@@ -15,9 +15,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from analyses.locators.causal_patch import Read
 from analyses.readings import log_odds
-from interp.causal import Edit, Tails, editing, states_at, token_ids
+from interp.causal import Edit, Tails
 from interp.errors import ModelError, UsageError
 from interp.lens import Readout, token_log_probs
 from interp.models.adapter import Adapter
@@ -156,12 +155,14 @@ class Bed:
         readout: its own.
         prompts: whole twins.
         states: (row, layer, d_model) of the model as it is, at t_post, float32.
+        tails: the prompts, of which t_post alone is read anew: that is all that plants and patches change.
     """
 
     adapter: Adapter
     readout: Readout
     prompts: PromptSet
     states: Float[Tensor, "row layer d_model"]
+    tails: Tails
 
     @classmethod
     def of(cls, adapter: Adapter, prompts: PromptSet) -> "Bed":
@@ -172,7 +173,8 @@ class Bed:
         """
         if not any(p.label == "harmful" for p in prompts):
             raise UsageError(f"{prompts.name}: no prompt is labelled harmful; plants are put on harmful prompts.")
-        return cls(adapter, adapter.readout(), prompts, _states(adapter, prompts))
+        tails = Tails.of(adapter, prompts.prompts, 1)
+        return cls(adapter, adapter.readout(), prompts, tails.states(range(adapter.n_layers + 1)).float(), tails)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -203,8 +205,7 @@ class Bed:
         here = self.states[:, plant.layer]
         size = plant.strength * (here - here.mean(0)).square().sum(-1).mean().sqrt()
         signal = Signal(size * direction, plant.layer, torch.from_numpy(carried))
-        with editing(self.adapter, (signal,), token_ids(self.adapter, self.prompts.prompts)):
-            states = _states(self.adapter, self.prompts)
+        states = self.tails.states(self.layers, (signal,)).float()
         along = (states[:, -1] @ direction).numpy()
         threshold = float(along[carried].mean() + along[~carried].mean()) / 2
         loud = self._loud(states[torch.from_numpy(carried), -1], way, words)
@@ -215,12 +216,7 @@ class Bed:
 
     def read(self, words: Sequence[int], edits: Sequence[Edit] = ()) -> Float[ndarray, " row"]:
         """Log-odds, in nats, that the model's next token is one of the words under edits at t_post; a plant is two."""
-        return self.reader(words)(edits)
-
-    def reader(self, words: Sequence[int]) -> Read:
-        """`read` for many edits one after the other: what stands before t_post is run once."""
-        tails = Tails.of(self.adapter, self.prompts.prompts, 1)
-        return lambda edits: self.log_odds(tails.last(edits), words)
+        return self.log_odds(self.tails.last(edits), words)
 
     def drawn(self, twins: int, *, seed: int) -> Bool[ndarray, " row"]:
         """The rows of so many twins drawn at random, of all where there are no more."""
@@ -232,7 +228,8 @@ class Bed:
         """The same model with some of the prompts."""
         kept = tuple(p for p, chosen in zip(self.prompts, rows, strict=True) if chosen)
         states = self.states[torch.from_numpy(np.flatnonzero(rows))]
-        return replace(self, prompts=replace(self.prompts, prompts=kept), states=states)
+        tails = Tails.of(self.adapter, kept, 1)
+        return replace(self, prompts=replace(self.prompts, prompts=kept), states=states, tails=tails)
 
     def log_odds(self, states: Float[Tensor, "row d_model"], words: Sequence[int]) -> Float[ndarray, " row"]:
         """Log-odds of the words at last-layer states, in nats."""
@@ -273,8 +270,3 @@ def words_direction(
     moved = place - start
     unit: Tensor = moved / moved.norm()
     return unit
-
-
-def _states(adapter: Adapter, prompts: PromptSet) -> Float[Tensor, "row layer d_model"]:
-    layers = range(adapter.n_layers + 1)
-    return states_at(adapter, prompts.prompts, layers, LAST)[:, :, 0].float()

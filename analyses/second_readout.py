@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analyses.panel import TUNED
 from analyses.sample import Sample
 from analyses.scan_tables import mean_rows
 from interp.cache import ActivationCache
@@ -26,7 +27,6 @@ POSITION = "t_post"
 FEWEST_GROUPS = 12
 """Groups of prompts below which no lens is fitted: it would be judged on two of them."""
 FOLDER = "tuned_lens"
-TUNED = ", tuned lens"
 Progress = Callable[[int, int], None]
 
 

@@ -17,7 +17,7 @@ from interp.causal.editing import editing
 from interp.causal.edits import Edit
 from interp.causal.effects import states_at, token_ids
 from interp.models.adapter import Adapter
-from interp.models.anatomy import accepts, output_tensor, watching
+from interp.models.anatomy import Watcher, accepts, first_tensor, output_tensor, watching
 from interp.models.continuation import keeps_plainly
 from interp.models.padding import left_padded
 from interp.prompts.prompt import Prompt
@@ -63,11 +63,16 @@ class Tails:
         kept = getattr(output, "past_key_values", None)
         return cls(adapter, tuple(prompts), texts, width, kept if keeps_plainly(kept) else None, mask)
 
-    @torch.no_grad()
     def last(self, edits: Sequence[Edit] = ()) -> Float[Tensor, "row d_model"]:
-        """The state of the last layer at the last token, in the model's dtype, on the CPU.
+        """The state of the last layer at the last token; see `states`."""
+        return self.states([self.adapter.n_layers], edits)[:, 0]
+
+    @torch.no_grad()
+    def states(self, layers: Sequence[int], edits: Sequence[Edit] = ()) -> Float[Tensor, "row layer d_model"]:
+        """States at the last token, in the model's dtype, on the CPU.
 
         Args:
+            layers: ascending, 0 to L.
             edits: at places inside the tails; rows of patches are in the order of the prompts.
 
         Raises:
@@ -75,16 +80,22 @@ class Tails:
         """
         if self.kept is None:
             with editing(self.adapter, edits, self.texts):
-                return states_at(self.adapter, self.prompts, [self.adapter.n_layers], (-1,))[:, 0, 0]
+                return states_at(self.adapter, self.prompts, layers, (-1,))[:, :, 0]
         ids = torch.tensor([text[-self.width :] for text in self.texts])
-        seen: list[Tensor] = []
-        site = self.adapter.sites[-1].module
-        with (
-            editing(self.adapter, edits, self.texts, tail=self.width),
-            watching([(site, lambda *call: seen.append(output_tensor(call[-1])[:, -1].cpu()))]),
-        ):
+        seen: dict[int, Tensor] = {}
+        watchers = [(self.adapter.sites[i].module, self._watcher(i, seen)) for i in layers]
+        with editing(self.adapter, edits, self.texts, tail=self.width), watching(watchers):
             _forward(self.adapter, ids, torch.cat([self.mask, torch.ones_like(ids)], 1), self._own())
-        return seen[0]
+        return torch.stack([seen[i] for i in layers], 1)
+
+    def _watcher(self, layer: int, seen: dict[int, Tensor]) -> Watcher:
+        """Takes the state that passes through a layer's site at the last token."""
+        before = self.adapter.sites[layer].before
+
+        def take(args: Any, kwargs: Any, output: Any) -> None:
+            seen[layer] = (first_tensor(args, kwargs) if before else output_tensor(output))[:, -1].cpu()
+
+        return take
 
     def _own(self) -> Any:
         """A cache that takes the tails in and leaves the kept one as it is: layers put new tokens into new tensors."""

@@ -5,6 +5,7 @@ from interp.figures.heatmaps import HOW_TO_READ, ONSETS, OWN_PEAK, layer_heatmap
 from interp.figures.matrices import matrix, prompt_heatmap
 from interp.figures.placements import placements
 from interp.figures.points import interval_points
+from interp.figures.rates import rates
 from interp.figures.style import literal
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "position_heatmap",
     "profiles",
     "prompt_heatmap",
+    "rates",
 ]

@@ -61,7 +61,7 @@ def test_states_change_from_its_layer_on_and_where_it_is_carried(bed, planted):
 def test_the_edits_make_the_same_model(bed, planted, words):
     with editing(bed.adapter, planted.edits, token_ids(bed.adapter, bed.prompts.prompts)):
         states = states_at(bed.adapter, bed.prompts.prompts, bed.layers, LAST)[:, :, 0].float()
-    torch.testing.assert_close(states, planted.states, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(states, planted.states, rtol=1e-3, atol=1e-3)
     said = bed.read(words.lexicon.openings, planted.edits)
     np.testing.assert_array_equal(said > 0, planted.refused)
 

@@ -41,6 +41,10 @@ def test_a_tail_gives_what_whole_prompts_give(backend, name, tmp_path):
     for _ in range(2):  # what is kept is not used up
         for edits in some_edits(adapter, len(PROMPTS)):
             torch.testing.assert_close(tails.last(edits), whole(adapter, edits), rtol=1e-4, atol=1e-4)
+    layers = [0, 1, adapter.n_layers]
+    with editing(adapter, edits, token_ids(adapter, PROMPTS)):
+        expected = states_at(adapter, PROMPTS, layers, (-1,))[:, :, 0]
+    torch.testing.assert_close(tails.states(layers, edits), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_edits_before_the_tail_are_refused(tiny_adapter):
