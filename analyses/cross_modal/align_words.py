@@ -20,13 +20,14 @@ def alignment_sentences(diagnoses: Mapping[str, Diagnosis]) -> tuple[str, ...]:
 
 def _of_place(place: str, found: Diagnosis) -> str:
     raw, excess = found.alignments["raw"], found.main.excess
+    apart = float(np.nanmax(np.abs(raw.excess.value)))
     best = int(np.nanargmax(excess.value))
     top, _ = found.found
     return (
         f"At {place} the raw cosine of a picture with its caption is {_range(raw.matched)} over the layers, and with "
-        f"captions of other concepts {_range(raw.shuffled)}: it says little. The excess of the first over the second, "
-        f"{MAIN}, is at most {_at(excess, best)} at layer {excess.layers[best]} (p = {excess.p:.3f}); the own caption "
-        f"ranks first {_at(top, best, percent=True)} of the time there (chance {top.floor[best]:.0%}). "
+        f"captions of other concepts {_range(raw.shuffled)}, at most {apart:.2f} apart. The excess of the first over "
+        f"the second, {MAIN}, is at most {_at(excess, best)} at layer {excess.layers[best]} (p = {excess.p:.3f}); the "
+        f"own caption ranks first {_at(top, best, percent=True)} of the time there (chance {top.floor[best]:.0%}). "
         f"{_elsewhere(found)}"
     )
 

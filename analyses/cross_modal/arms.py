@@ -38,6 +38,16 @@ def slot_prompts(texts: Sequence[str], question: str = QUESTION) -> PromptSet:
     return PromptSet("texts", tuple(prompts))
 
 
+def require_concepts(pairs: Sequence[Pair]) -> None:
+    """Raises UsageError for pairs of too few concepts."""
+    concepts = {p.unit for p in pairs}
+    if len(concepts) < FEWEST:
+        raise UsageError(
+            f"{len(concepts)} concepts in {len(pairs)} pairs; give {FEWEST} or more: what is taken off the states is "
+            "fitted on other concepts than it is tried on."
+        )
+
+
 @dataclass(frozen=True)
 class Sides:
     """The states of a model in every arm.
@@ -72,11 +82,7 @@ class Sides:
                     f"{cache.place}: {len(cache)} prompts and layers {cache.layers}, but the {name} arm of these pairs "
                     f"has {expected} and the pictures have layers {self.image.layers}; harvest the arms of one model."
                 )
-        if len(self.concepts_known) < FEWEST:
-            raise UsageError(
-                f"{len(self.concepts_known)} concepts in {len(self.pairs)} pairs; give {FEWEST} or more: what is taken "
-                "off the states is fitted on other concepts than it is tried on."
-            )
+        require_concepts(self.pairs)
 
     @property
     def captions(self) -> list[str]:

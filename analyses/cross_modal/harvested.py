@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from analyses.answers import answers
-from analyses.cross_modal.arms import CAPTION, IMAGE, Sides, image_prompts, slot_prompts
+from analyses.cross_modal.arms import CAPTION, IMAGE, Sides, image_prompts, require_concepts, slot_prompts
 from analyses.cross_modal.questions import QUESTION, described
 from analyses.subjects import Loader, Runner, harvested
 from interp.cache import ActivationCache, Capture, run_harvest
@@ -45,9 +45,10 @@ def harvest_sides(
         notify: told in one line what is happening.
 
     Raises:
-        UsageError: for a model that reads no pictures.
+        UsageError: for pairs of too few concepts, and a model that reads no pictures.
         ImageError: for a picture that can not be read.
     """
+    require_concepts(pairs)
     limits = limits or Capture()
 
     def arm(name: str, prompts: PromptSet, positions: tuple[str, ...]) -> ActivationCache:

@@ -5,7 +5,7 @@ Exit codes: 0 ok, 2 usage, 3 bad input, 4 model, 5 cache, 6 training, 130 interr
 
 import typer
 
-from interp.cli import bench, compare, families, harvest, judge, lint, models, probe, scan, scenes, sensitivity
+from interp.cli import align, bench, compare, families, harvest, judge, lint, models, probe, scan, scenes, sensitivity
 
 __all__ = ["app"]
 
@@ -18,6 +18,7 @@ app = typer.Typer(
 # The order is that of `interp --help`.
 app.command()(scan.scan)
 app.command()(sensitivity.sensitivity)
+app.command()(align.align)
 app.command()(compare.compare)
 app.command()(harvest.harvest)
 app.command()(harvest.verify)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from interp.models.runtime import Runtime
     from interp.models.source import ModelSource
     from interp.prompts import PromptSet
+    from interp.prompts.pairs import Pair
 
 
 def prompts(where: str, label: str | None, text_column: str | None, system: str | None, offline: bool) -> "PromptSet":
@@ -18,6 +19,20 @@ def prompts(where: str, label: str | None, text_column: str | None, system: str 
         label = choice("--label", label, ("harmful", "harmless"))
     loaded = load_prompts(where, label=label, text_column=text_column, offline=offline)
     return loaded if system is None else loaded.with_system(system)
+
+
+def pairs(where: str, offline: bool) -> tuple["Pair", ...]:
+    """The pictures with captions that ``where`` names: a file, or ``scenes`` with or without a split."""
+    from interp.console import notify
+    from interp.prompts.pairs import read_pairs
+    from interp.scenes.pictures import bundled_pairs
+
+    name, colon, split = where.partition(":")
+    if name != "scenes":
+        return read_pairs(where)
+    if colon:
+        split = choice("pairs scenes:", split, ("train", "validation", "test", "unknown"))
+    return bundled_pairs(split or None, offline=offline, notify=notify)
 
 
 def source(

@@ -72,7 +72,7 @@ def test_the_raw_cosine_misleads_and_the_study_shows_it(study):
     )
     assert (raw > 0.95).all() and (raw - floor < 0.05).all() and (excess > 0.4).all()
     said = next(line for line in study.headlines if line.startswith("At t_post the raw cosine"))
-    assert "it says little" in said and "p = 0.005" in said
+    assert "apart" in said and "p = 0.005" in said
 
 
 def test_the_safety_layers_are_those_at_which_text_is_told_apart(study):
@@ -124,8 +124,9 @@ def test_without_anything_to_tell_texts_apart_there_are_no_safety_layers(tmp_pat
     planted = sides(tmp_path, scenes=(0.0, 0.0))
     found, made = at_t_post(planted)
     assert found.layers == () and all("layers" in failed(made[k]) for k in ("encoder", "scene - harmless"))
-    _, named = at_t_post(planted, safety_layers=(2, 3))
-    assert named["encoder"].established and "layers 2-3" in named["encoder"].statement
+    diagnosis, (reference, _) = found.diagnoses["t_post"], found.references["t_post"]
+    named = less_aligned_claim(diagnosis, reference, (2, 3), provenance={})
+    assert named.established and "layers 2-3" in named.statement
 
 
 def test_a_reference_that_is_at_chance_establishes_nothing(tmp_path):
