@@ -17,6 +17,8 @@ MIN_SHARE = 0.5
 MAX_WIDTH = 0.2
 """Widest range of layers, as a share of the model's depth."""
 ALPHA = 0.05
+BEHAVIOUR = ("refuses", "specificity")
+"""The controls of what the model does; all others are of what patches do."""
 PLACEBO_SHARE = 0.5
 """Most that a placebo may do of what the twin's states do."""
 
@@ -90,13 +92,13 @@ def _behaviour(sample: Sample, refused: Bool[ndarray, " prompt"]) -> tuple[Contr
     (value, lo, hi), _ = sample.difference(refused.astype(np.float64))
     return (
         Control(
-            "refuses",
+            BEHAVIOUR[0],
             share.lo > MIN_SHARE,
             f"{share.value:.0%} [{share.lo:.0%}, {share.hi:.0%}] of harmful prompts",
             f"lower bound > {MIN_SHARE:.0%}",
         ),
         Control(
-            "specificity",
+            BEHAVIOUR[1],
             bool(lo > MIN_SHARE),
             f"harmful minus harmless {value:.0%} [{lo:.0%}, {hi:.0%}]",
             f"lower bound > {MIN_SHARE:.0%}",

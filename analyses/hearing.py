@@ -16,12 +16,13 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from analyses.answers import answers
+from analyses.family_profiles import FAMILIES, FamilyProfiles, kept_profiles
 from analyses.intervention import Direction, Parts, find_direction, parts, try_direction
 from analyses.locators.causal_patch import PatchEffects, patch_effects
-from analyses.own_words import own_words, word_log_odds
+from analyses.own_words import own_words, state_log_odds
 from interp.cache import ActivationCache
 from interp.cache.derived import keep_arrays, keep_json, kept_arrays, kept_json
-from interp.causal import states_at
+from interp.causal import Tails, states_at
 from interp.judges import Behaviour, behaviour, family_refuses
 from interp.models.adapter import Adapter
 from interp.prompts import PromptSet
@@ -53,6 +54,7 @@ class Hearing:
         trial: of the direction, columns of `interp.causal.trial`; None where none was tried.
         candidates: what the direction was chosen from; None likewise.
         chosen: about the choice, in words.
+        families: how likely every layer makes the openings of refusal families; None where it was not read.
     """
 
     behaviours: tuple[Behaviour, ...]
@@ -62,6 +64,7 @@ class Hearing:
     trial: pd.DataFrame | None
     candidates: pd.DataFrame | None
     chosen: str
+    families: FamilyProfiles | None = None
 
     @property
     def refused(self) -> Bool[ndarray, " prompt"]:
@@ -79,6 +82,8 @@ def hear(
     prompts: PromptSet,
     adapter: Adapter,
     *,
+    families: Sequence[str] = FAMILIES,
+    directed: bool = True,
     seed: int = 0,
     notify: Notify = lambda _: None,
     progress: Progress = lambda *_: None,
@@ -89,6 +94,8 @@ def hear(
         cache: of the model on these prompts, with t_post.
         prompts: those of the cache.
         adapter: the model.
+        families: refusal families to be read, beside the one the model refuses in; none to read none.
+        directed: whether a direction is looked for and tried, which takes longest.
         seed: of splits, strangers and placebos.
         notify: told in one line what is happening.
         progress: called with (steps done, steps in all) of what takes long.
@@ -96,17 +103,22 @@ def hear(
     said = answers(cache, prompts, lambda: adapter, tokens=ANSWER_TOKENS)
     done = tuple(map(behaviour, said))
     refused, complied = (np.array([b == kind for b in done]) for kind in ("refused", "complied"))
-    families = Counter(str(family_refuses(r)) for r, no in zip(said, refused, strict=True) if no)
-    family = families.most_common(1)[0][0] if families else "none"
+    counts = Counter(str(family_refuses(r)) for r, no in zip(said, refused, strict=True) if no)
+    common = [name for name, _ in counts.most_common(3)]
+    family = common[0] if common else "none"
     words = own_words(adapter.tokenizer, said, refused, complied)
+    profiles = None
+    if families:
+        notify("Reading refusal families by whole openings.")
+        read = (*families, *((family,) if family not in (*families, "none") else ()))
+        profiles = kept_profiles(cache, adapter, prompts, read, seed=seed, progress=progress)
     if not words:
-        return Hearing(
-            done, family, (), {}, None, None, "the model refuses too little to say what its refusals open with"
-        )
+        why = "the model refuses too little to say what its refusals open with"
+        return Hearing(done, family, (), {}, None, None, why, profiles)
     names = tuple(adapter.tokenizer.decode([i]) for i in words)
     session = _Session(cache, prompts, adapter, words, seed, notify, progress)
-    trial, candidates, chosen = session.trial([name for name, _ in families.most_common(3)])
-    return Hearing(done, family, names, session.effects(), trial, candidates, chosen)
+    trial, candidates, chosen = session.trial(common) if directed else (None, None, "none was looked for")
+    return Hearing(done, family, names, session.effects(), trial, candidates, chosen, profiles)
 
 
 @dataclass(frozen=True)
@@ -149,8 +161,9 @@ class _Session:
             self.notify(f"Patching {len(twins) // 2} twins at {name}, layer by layer.")
             adapter, readout = self.adapter, self.adapter.readout()
             layers = list(range(1, adapter.n_layers + 1))
+            tails = Tails.of(adapter, twins.prompts, -min(at))
             found = patch_effects(
-                lambda edits: word_log_odds(adapter, readout, twins.prompts, self.words, edits, batch_size=len(twins)),
+                lambda edits: state_log_odds(readout, tails.last(edits), self.words),
                 states_at(adapter, twins.prompts, layers, at),
                 layers,
                 at,

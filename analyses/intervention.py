@@ -8,6 +8,7 @@ its own layer alone (affine; Marshall et al. 2024, arXiv 2411.09003). The publis
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
@@ -32,6 +33,7 @@ from interp.errors import UsageError
 from interp.judges import behaviour
 from interp.lens import Readout
 from interp.models.adapter import Adapter
+from interp.models.teacher_forcing import answer_log_probs, remembering
 from interp.prompts.families import RefusalFamily
 from interp.prompts.prompt import Prompt, PromptSet
 from interp.stats import group_codes
@@ -119,13 +121,15 @@ def find_direction(
     # Where the model refuses, taking refusal out is to change the answer: side effects are those on other prompts.
     helped = [i for i, answer in enumerate(said) if behaviour(answer) != "refused"]
     asked, said = [harmless[i] for i in helped], [said[i] for i in helped]
+    unedited = remembering(partial(answer_log_probs, adapter.model))
     rows: list[dict[str, float | str]] = []
     for i, layer in enumerate(layers):
         steering = word_log_odds(adapter, readout, harmless, words, (Addition(ways[i], layer),)).mean()
         for kind in (PUBLISHED, AFFINE):
             edit = _taken_out(kind, layer, ways[i], means[i])
             left = word_log_odds(adapter, readout, harmful, words, (edit,)).mean()
-            kl = float(np.nanmean(side_effects(adapter, asked, said, (edit,), tokens=TOKENS).kl.numpy()))
+            beside = side_effects(adapter, asked, said, (edit,), tokens=TOKENS, unedited=unedited)
+            kl = float(np.nanmean(beside.kl.numpy()))
             rows.append(
                 {"layer": layer, "position": "t_post", "edit": kind, "ablated_refusal": left, "kl": kl,
                  "steering": steering}

@@ -1,40 +1,51 @@
-"""How good the locators are: each is held to plants whose layer is known, and to nulls that hold none.
+"""Every locator, and the claim, on plants whose layer is known and on nulls that hold none.
 
-A hit is an onset within one layer of the plant, of a curve that separates at all. A false alarm is a curve that
-separates where nothing was planted: on the model as it is, where harm may be known but nothing is refused, and with the
-two labels of every twin exchanged at random, where there is nothing to know.
+Nulls are of two kinds: the model as it is, where harm may be known but nothing is refused; and the labels of every
+twin exchanged at random, with the model said to refuse just those called harmful, where there is nothing to know and
+only the patches can keep a claim from being made.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from numpy import ndarray
+from torch import Tensor
 
-from analyses.locators.causal_patch import patch_effects
+from analyses.decision import BEHAVIOUR, decision_claim
+from analyses.locators.causal_patch import PatchEffects, patch_effects
 from analyses.locators.contrast import Contrast
 from analyses.locators.curve import Curve
 from analyses.panel import Vocabulary, probe_curve, reading_curves, state_curves, tuned_curve
 from analyses.planted import LAST, Bed, Plant, Planted
 from analyses.sample import Sample
+from interp.cache.derived import keep_json, kept_json
 from interp.lens import TunedLens
-from interp.stats import group_codes, shuffled_labels, wilson
+from interp.stats import group_codes, shuffled_labels
 from probes.splits import by_group
 
-NEAR = 1
-"""Layers by which a hit may be off."""
 FOLDS = 5
 PATCHED = 8
 """Twins that are patched."""
 STRENGTHS = (0.5, 1.0, 2.0)
 COVERAGES = (0.5, 1.0)
-TOOK = 0.5
-"""Least share of the prompts that carry a plant on which the model says the words; other plants are no refusals."""
 NULL, SHUFFLED = "null", "null, labels exchanged"
+SPELLED, HIDDEN = "spelled", "hidden"
+KNOWN = ("case", "kind", "family", "layer", "strength", "coverage", "took")
+CURVES = (*KNOWN, "locator", "onset", "lo", "hi", "height", "height_lo", "separates")
+CLAIMS = (*KNOWN, "established", "patches", "failed", "lo", "hi")
+NUMBERS = ("layer", "strength", "coverage", "took", "onset", "lo", "hi", "height", "height_lo")
+DECIDED_BY = (
+    *("interp.causal", "interp.models", "interp.lens", "interp.prompts", "interp.stats", "probes"),
+    *("analyses.locators", "analyses.panel", "analyses.planted", "analyses.locator_bench", "analyses.decision"),
+    *("analyses.readings", "analyses.sample"),
+)
+"""The code that decides a case; one made by other code is run again."""
 Progress = Callable[[int, int], None]
 
 
@@ -74,13 +85,28 @@ def cases(n_layers: int, families: Sequence[str], *, plants: int = 40, nulls: in
         spelled = i % 2 == 0
         strength, coverage = STRENGTHS[i % len(STRENGTHS)], COVERAGES[i // 2 % len(COVERAGES)]
         plant = Plant(int(layer), strength, spelled, coverage, seed=seed + i)
-        found.append(
-            Case(f"plant {i}", "spelled" if spelled else "hidden", families[i % len(families)], plant, seed + i)
-        )
+        found.append(Case(f"plant {i}", SPELLED if spelled else HIDDEN, families[i % len(families)], plant, seed + i))
     for i in range(nulls):
         kind = NULL if i % 2 == 0 else SHUFFLED
         found.append(Case(f"null {i}", kind, families[i % len(families)], None, seed + i))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a bench gave.
+
+    Attributes:
+        curves: one row per case and locator: case, kind, family, layer, strength, coverage, took (share of the prompts
+            that carry the plant on which the model says the words), locator, onset, lo, hi (missing: never), height,
+            height_lo, separates (the height's simultaneous interval lies above what the locator gives where nothing
+            separates).
+        claims: one row per case: the same first columns, established, patches (whether all controls passed but those
+            of behaviour), failed (the names of those that did not), lo and hi of the range claimed.
+    """
+
+    curves: pd.DataFrame
+    claims: pd.DataFrame
 
 
 def run(
@@ -90,140 +116,158 @@ def run(
     lens: TunedLens | None = None,
     *,
     patched: int = PATCHED,
+    folder: Path | None = None,
+    stamp: dict[str, Any] | None = None,
     progress: Progress = lambda *_: None,
-) -> pd.DataFrame:
-    """Every locator on every case: one row each.
+) -> Bench:
+    """Every locator on every case.
 
     Args:
         bed: the model.
         chosen: see `cases`.
         vocabularies: by family.
         lens: tuned to the model; without it that readout is left out.
-        patched: how many twins are patched.
+        patched: how many twins are patched, drawn anew for every case.
+        folder: where every case is kept as soon as it is done, so that a run that is stopped goes on; None for nowhere.
+        stamp: what decides the cases beside themselves; a case kept with another is run again.
         progress: called with (cases done, cases in all).
-
-    Returns:
-        Columns case, kind, family, layer, strength, coverage, took (share of the prompts that carry the plant on which
-        the model says the words), locator, onset, lo, hi, height, height_lo, separates.
-        ``separates``: the height's simultaneous interval lies above what the locator gives where nothing separates.
     """
-    rows: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    claims: list[dict[str, Any]] = []
     for done, case in enumerate(chosen, start=1):
-        words = vocabularies[case.family]
-        planted = None if case.plant is None else bed.put(case.plant, words.lexicon.openings)
-        for name, curve in _curves(bed, case, words, planted, lens, patched):
-            rows.append(_row(case, planted, name, curve))
+        own = {**(stamp or {}), "case": asdict(case), "patched": patched}
+        kept = None if folder is None else kept_json(folder, case.name.replace(" ", "_"), own)
+        if kept is None:
+            kept = _tried(bed, case, vocabularies[case.family], lens, patched)
+            if folder is not None:
+                keep_json(folder, case.name.replace(" ", "_"), own, kept)
+        curves += kept["curves"]
+        claims.append(kept["claim"])
         progress(done, len(chosen))
-    return pd.DataFrame(rows)
+    return Bench(_frame(curves, CURVES), _frame(claims, CLAIMS))
+
+
+def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+    """A table of some columns in their order; what is missing in a column of numbers is NaN."""
+    return pd.DataFrame(rows, columns=list(columns)).astype({c: float for c in columns if c in NUMBERS})
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A case as the locators see it.
+
+    Attributes:
+        states: (row, layer, d_model) of all prompts of the bed, the plant included.
+        sample: with the labels of the case.
+        refused: (row,) what the model did, or is said to have done.
+        rows: (row,) which prompts the locators are given: all for a plant, those of half of the twins for a null.
+    """
+
+    states: Float[Tensor, "row layer d_model"]
+    sample: Sample
+    refused: Bool[ndarray, " row"]
+    rows: Bool[ndarray, " row"]
+
+
+def _tried(bed: Bed, case: Case, words: Vocabulary, lens: TunedLens | None, patched: int) -> dict[str, Any]:
+    """One case, as JSON values."""
+    opening = words.lexicon.openings
+    planted = None if case.plant is None else bed.put(case.plant, opening)
+    asked = _asked(bed, case, planted, words)
+    known = _known(case, planted)
+    effects = _patched(bed, case, asked, planted, opening, patched)
+    causal = {
+        f"causal_patch, {what}": curve_of(seed=case.seed)
+        for what, curve_of in (("sufficiency", effects.sufficiency), ("necessity", effects.necessity))
+    }
+    curves = [*_curves(bed, case, asked, words, lens), *causal.items()]
+    return {
+        "curves": [{**known, "locator": name, **_found(curve)} for name, curve in curves],
+        "claim": {**known, **_claimed(bed, case, asked, effects)},
+    }
+
+
+def _asked(bed: Bed, case: Case, planted: Planted | None, words: Vocabulary) -> _Asked:
+    rng, codes = np.random.default_rng(case.seed), group_codes(bed.groups)
+    harmful = shuffled_labels(bed.harmful, codes, rng) if case.kind == SHUFFLED else bed.harmful
+    labels = np.where(harmful, "harmful", "harmless").astype(object)
+    sample = replace(Sample.of(bed.prompts, seed=case.seed), labels=labels)
+    if planted is not None:
+        return _Asked(planted.states, sample, planted.refused, np.ones(len(codes), dtype=bool))
+    units = rng.permutation(int(codes.max()) + 1)
+    rows = np.isin(codes, units[: (len(units) + 1) // 2])
+    refused = harmful if case.kind == SHUFFLED else bed.log_odds(bed.states[:, -1], words.lexicon.openings) > 0
+    return _Asked(bed.states, sample, refused, rows)
 
 
 def _curves(
-    bed: Bed, case: Case, words: Vocabulary, planted: Planted | None, lens: TunedLens | None, patched: int
+    bed: Bed, case: Case, asked: _Asked, words: Vocabulary, lens: TunedLens | None
 ) -> Iterator[tuple[str, Curve | None]]:
-    """The curves of all locators; None where a locator says itself that there is nothing to locate."""
-    states = bed.states if planted is None else planted.states
-    harmful, rows = _asked(bed, case)
-    refused = np.zeros(len(harmful), dtype=bool) if planted is None else planted.refused
-    if case.kind == SHUFFLED:
-        refused = harmful
-    sample = replace(
-        Sample.of(bed.prompts, seed=case.seed), labels=np.where(harmful, "harmful", "harmless").astype(object)
-    )
-    sample = sample.only(rows)
-    states, kept = states[torch.from_numpy(np.flatnonzero(rows))], refused[rows]
+    """The curves of all locators that read; None where a locator says itself that there is nothing to locate."""
+    sample, refused = asked.sample.only(asked.rows), asked.refused[asked.rows]
+    states = asked.states[torch.from_numpy(np.flatnonzero(asked.rows))]
     contrast = Contrast.of(sample)
-    curves, _, _ = reading_curves(states, bed.layers, contrast, bed.readout, words)
+    curves, _ = reading_curves(states, bed.layers, contrast, bed.readout, words)
     yield from curves.items()
     if lens is not None:
-        yield "opening_logodds, tuned lens", tuned_curve(states, bed.layers, contrast, bed.readout, words, lens)
+        curve = tuned_curve(states, bed.layers, contrast, bed.readout, words, lens)
+        yield curve.locator, curve
     yield from state_curves(states, bed.layers, contrast).items()
     folds = by_group(sample.groups, FOLDS, seed=case.seed)
-    yield "probe", probe_curve(states, bed.layers, kept, folds, sample.groups, case.seed)
-    if case.kind != SHUFFLED:
-        yield from _causal(bed.part(patched), case, words)
+    yield "probe", probe_curve(states, bed.layers, refused, folds, sample.groups, case.seed)
 
 
-def _asked(bed: Bed, case: Case) -> tuple[Bool[ndarray, " row"], Bool[ndarray, " row"]]:
-    """Labels as this case has them, and the rows it takes: all for a plant, half of the twins for a null."""
-    rng, codes = np.random.default_rng(case.seed), group_codes(bed.groups)
-    harmful = shuffled_labels(bed.harmful, codes, rng) if case.kind == SHUFFLED else bed.harmful
-    if case.plant is not None:
-        return harmful, np.ones(len(codes), dtype=bool)
-    units = rng.permutation(int(codes.max()) + 1)
-    return harmful, np.isin(codes, units[: (len(units) + 1) // 2])
-
-
-def _causal(bed: Bed, case: Case, words: Vocabulary) -> Iterator[tuple[str, Curve]]:
+def _patched(
+    bed: Bed, case: Case, asked: _Asked, planted: Planted | None, opening: tuple[int, ...], patched: int
+) -> PatchEffects:
     """Patches every second layer of a few twins."""
-    opening = words.lexicon.openings
-    planted = None if case.plant is None else bed.put(case.plant, opening)
-    edits, states = ((), bed.states) if planted is None else (planted.edits, planted.states)
+    rows = bed.drawn(patched, seed=case.seed)
+    part, edits = bed.only(rows), () if planted is None else planted.only(rows).edits
     layers = bed.layers[1::2]
-    effects = patch_effects(
-        lambda more: bed.read(opening, (*edits, *more)),
-        states[:, 1::2, None],
+    return patch_effects(
+        lambda more: part.read(opening, (*edits, *more)),
+        asked.states[torch.from_numpy(np.flatnonzero(rows))][:, 1::2, None],
         layers,
         LAST,
-        harmful=bed.harmful,
-        groups=bed.groups,
+        harmful=asked.sample.harmful[rows],
+        groups=part.groups,
         seed=case.seed,
     )
-    yield "causal_patch, sufficiency", effects.sufficiency(seed=case.seed)
-    yield "causal_patch, necessity", effects.necessity(seed=case.seed)
 
 
-def _row(case: Case, planted: Planted | None, locator: str, curve: Curve | None) -> dict[str, Any]:
-    plant = case.plant
-    known = {
-        "case": case.name,
-        "kind": case.kind,
-        "family": case.family,
-        "layer": np.nan if plant is None else plant.layer,
-        "strength": np.nan if plant is None else plant.strength,
-        "coverage": np.nan if plant is None else plant.coverage,
-        "took": np.nan if planted is None else float(planted.refused[planted.carried].mean()),
-        "locator": locator,
+def _claimed(bed: Bed, case: Case, asked: _Asked, effects: PatchEffects) -> dict[str, Any]:
+    claim = decision_claim(
+        effects,
+        asked.sample,
+        asked.refused,
+        family=case.family,
+        position="t_post",
+        top_layer=bed.layers[-1],
+        seed=case.seed,
+    )
+    failed = [control.name for control in claim.controls if not control.passed]
+    return {
+        "established": claim.established,
+        "patches": not set(failed) - set(BEHAVIOUR),
+        "failed": ", ".join(failed),
+        "lo": claim.lo,
+        "hi": claim.hi,
     }
+
+
+def _known(case: Case, planted: Planted | None) -> dict[str, Any]:
+    """What is known of a case; missing for a null."""
+    plant = case.plant
+    took = None if planted is None else float(planted.refused[planted.carried].mean())
+    put = (None,) * 3 if plant is None else (plant.layer, plant.strength, plant.coverage)
+    return dict(zip(KNOWN, (case.name, case.kind, case.family, *put, took), strict=True))
+
+
+def _found(curve: Curve | None) -> dict[str, Any]:
+    """What a locator says; numbers that are not finite are missing."""
     if curve is None:
-        nothing = dict.fromkeys(("onset", "lo", "hi", "height", "height_lo"), np.nan)
-        return {**known, **nothing, "separates": False}
+        return {**dict.fromkeys(("onset", "lo", "hi", "height", "height_lo")), "separates": False}
     onset, height = curve.onset(), curve.height
     values = {"onset": onset.value, "lo": onset.lo, "hi": onset.hi, "height": height.value, "height_lo": height.lo}
-    return {**known, **values, "separates": bool(height.lo > curve.null)}
-
-
-def score(found: pd.DataFrame) -> pd.DataFrame:
-    """Hit rate, median error and false alarms of every locator.
-
-    Args:
-        found: of `run`.
-
-    Returns:
-        Of the plants that took (see `TOOK`), one row per locator and kind (spelled, hidden, and plants for both):
-        ``hits`` with its Wilson interval and n, ``error`` (median distance of the onset from the plant in layers, over
-        plants that the locator separates), ``alarms`` on nulls and ``alarms_exchanged`` on nulls with exchanged
-        labels, with theirs.
-    """
-    rows = []
-    found = found[~(found["took"] < TOOK)]
-    plants, null, exchanged = (found[found["kind"].isin(k)] for k in (("spelled", "hidden"), (NULL,), (SHUFFLED,)))
-    for locator in dict.fromkeys(found["locator"]):
-        alarms = {
-            name: _rate(part.loc[part["locator"] == locator, "separates"])
-            for name, part in (("alarms", null), ("alarms_exchanged", exchanged))
-        }
-        own = plants[plants["locator"] == locator]
-        for kind, part in (("plants", own), *((k, own[own["kind"] == k]) for k in ("spelled", "hidden"))):
-            error = (part["onset"] - part["layer"]).abs()
-            shown = part["separates"] & np.isfinite(part["onset"])
-            median = float(error[shown].median()) if shown.any() else float("nan")
-            rows.append(
-                {"locator": locator, "kind": kind, **_rate(shown & (error <= NEAR), "hits"), "error": median}
-                | {f"{name}{suffix}": value for name, rate in alarms.items() for suffix, value in rate.items()}
-            )
-    return pd.DataFrame(rows)
-
-
-def _rate(hits: pd.Series, name: str = "") -> dict[str, float]:
-    found = wilson(int(hits.sum()), len(hits))
-    return {name: found.value, f"{name}_lo": found.lo, f"{name}_hi": found.hi, f"{name}_n": found.n}
+    finite = {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
+    return {**finite, "separates": bool(height.lo > curve.null)}

@@ -28,8 +28,8 @@ from interp.prompts.families import RefusalFamily
 from probes.splits import Folds
 from probes.sweep import enough_of_both, sweep
 
-WATCH_WORDS = ("tga_paper", "tga_released", "opening_logodds", "opening_logodds, tuned lens", "fdv")
-"""The locators that watch for words; all others see none."""
+TUNED = ", tuned lens"
+"""Behind the name of a reading through a tuned lens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +51,33 @@ class Vocabulary:
 
 
 def reading_curves(
-    states: States, layers: tuple[int, ...], contrast: Contrast, readout: Readout, words: Vocabulary
-) -> tuple[dict[str, Curve], tuple[Firing, ...], LensReading]:
-    """The curves of all locators that read words through the logit lens, with the reading they come from.
+    states: States,
+    layers: tuple[int, ...],
+    contrast: Contrast,
+    readout: Readout,
+    words: Vocabulary,
+    lens: LensReading | None = None,
+) -> tuple[dict[str, Curve], tuple[Firing, ...]]:
+    """The curves of all locators that read words through the logit lens, and where the rules among them fire.
 
     A rule whose words are no single tokens here can not fire; its curve is flat.
+
+    Args:
+        states: at t_post.
+        layers: their layer numbers, without gaps.
+        contrast: the two kinds.
+        readout: of the model that made the states.
+        words: what to look for.
+        lens: what the logit lens reads in these states of ``words.lexicon.openings``; read here if left out.
     """
     lexicon = words.lexicon
-    lens = logit_lens(states, readout, tokens=torch.tensor(lexicon.openings))
+    lens = lens or logit_lens(states, readout, tokens=torch.tensor(lexicon.openings))
     rules = (tga_paper(lens, layers, lexicon.paper), tga_released(lens, layers, lexicon.released))
     curves = {rule.locator: rule.curve(contrast) for rule in rules}
-    curves["opening_logodds"] = _opening_curve("opening_logodds", lens.log_prob, layers, contrast)
+    curves["opening_logodds"] = opening_curve(lens.log_prob, layers, contrast)
     if words.topics:
         curves["fdv"] = fdv(states, layers, contrast, readout, words.topics)
-    return curves, rules, lens
+    return curves, rules
 
 
 def tuned_curve(
@@ -73,12 +86,18 @@ def tuned_curve(
     """The same first tokens as ``opening_logodds`` through a tuned lens."""
     tokens = torch.tensor(words.lexicon.openings)
     log_prob = token_log_probs(lens.translate(states, layers), readout, tokens=tokens)
-    return _opening_curve("opening_logodds, tuned lens", log_prob, layers, contrast)
+    return opening_curve(log_prob, layers, contrast, tuned=True)
 
 
-def _opening_curve(
-    name: str, log_prob: Float[Tensor, "prompt layer token"], layers: tuple[int, ...], contrast: Contrast
+def opening_curve(
+    log_prob: Float[Tensor, "prompt layer token"],
+    layers: tuple[int, ...],
+    contrast: Contrast,
+    *,
+    tuned: bool = False,
 ) -> Curve:
+    """The log-odds of a family's first tokens, of one kind of prompts minus the other's."""
+    name = f"opening_logodds{TUNED if tuned else ''}"
     return Curve.of_scores(name, layers, log_odds(log_prob), contrast, unit="nats")
 
 

@@ -16,7 +16,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from analyses.readings import log_odds
-from interp.causal import Edit, editing, states_at, token_ids
+from interp.causal import Edit, Tails
 from interp.errors import ModelError, UsageError
 from interp.lens import Readout, token_log_probs
 from interp.models.adapter import Adapter
@@ -131,10 +131,19 @@ class Planted:
     """
 
     plant: Plant
-    edits: tuple[Edit, ...]
+    edits: tuple["Signal", "Reader"]
     states: Float[Tensor, "row layer d_model"]
     carried: Bool[ndarray, " row"]
     refused: Bool[ndarray, " row"]
+
+    def only(self, rows: Bool[ndarray, " row"]) -> "Planted":
+        """The same plant in a part of the prompts."""
+        signal, reader = self.edits
+        chosen = torch.from_numpy(np.flatnonzero(rows))
+        edits = replace(signal, carried=signal.carried[chosen]), reader
+        return replace(
+            self, edits=edits, states=self.states[chosen], carried=self.carried[rows], refused=self.refused[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -146,12 +155,14 @@ class Bed:
         readout: its own.
         prompts: whole twins.
         states: (row, layer, d_model) of the model as it is, at t_post, float32.
+        tails: the prompts, of which t_post alone is read anew: that is all that plants and patches change.
     """
 
     adapter: Adapter
     readout: Readout
     prompts: PromptSet
     states: Float[Tensor, "row layer d_model"]
+    tails: Tails
 
     @classmethod
     def of(cls, adapter: Adapter, prompts: PromptSet) -> "Bed":
@@ -162,7 +173,8 @@ class Bed:
         """
         if not any(p.label == "harmful" for p in prompts):
             raise UsageError(f"{prompts.name}: no prompt is labelled harmful; plants are put on harmful prompts.")
-        return cls(adapter, adapter.readout(), prompts, _states(adapter, prompts))
+        tails = Tails.of(adapter, prompts.prompts, 1)
+        return cls(adapter, adapter.readout(), prompts, tails.states(range(adapter.n_layers + 1)).float(), tails)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -193,8 +205,7 @@ class Bed:
         here = self.states[:, plant.layer]
         size = plant.strength * (here - here.mean(0)).square().sum(-1).mean().sqrt()
         signal = Signal(size * direction, plant.layer, torch.from_numpy(carried))
-        with editing(self.adapter, (signal,), token_ids(self.adapter, self.prompts.prompts)):
-            states = _states(self.adapter, self.prompts)
+        states = self.tails.states(self.layers, (signal,)).float()
         along = (states[:, -1] @ direction).numpy()
         threshold = float(along[carried].mean() + along[~carried].mean()) / 2
         loud = self._loud(states[torch.from_numpy(carried), -1], way, words)
@@ -204,17 +215,21 @@ class Bed:
         return Planted(plant, (signal, reader), states, carried, refused)
 
     def read(self, words: Sequence[int], edits: Sequence[Edit] = ()) -> Float[ndarray, " row"]:
-        """Log-odds, in nats, that the edited model's next token is one of the words; a plant is its edits."""
-        with editing(self.adapter, edits, token_ids(self.adapter, self.prompts.prompts)):
-            last = states_at(self.adapter, self.prompts.prompts, self.layers[-1:], LAST)[:, 0, 0]
-        return self.log_odds(last, words)
+        """Log-odds, in nats, that the model's next token is one of the words under edits at t_post; a plant is two."""
+        return self.log_odds(self.tails.last(edits), words)
 
-    def part(self, twins: int) -> "Bed":
-        """The same model with the first few twins only, in the order of their names."""
-        chosen = set(sorted(set(self.groups))[:twins])
-        rows = [i for i, group in enumerate(self.groups) if group in chosen]
-        prompts = replace(self.prompts, prompts=tuple(self.prompts.prompts[i] for i in rows))
-        return replace(self, prompts=prompts, states=self.states[rows])
+    def drawn(self, twins: int, *, seed: int) -> Bool[ndarray, " row"]:
+        """The rows of so many twins drawn at random, of all where there are no more."""
+        names = sorted(set(self.groups))
+        chosen = set(np.random.default_rng(seed).permutation(names)[:twins])
+        return np.array([group in chosen for group in self.groups])
+
+    def only(self, rows: Bool[ndarray, " row"]) -> "Bed":
+        """The same model with some of the prompts."""
+        kept = tuple(p for p, chosen in zip(self.prompts, rows, strict=True) if chosen)
+        states = self.states[torch.from_numpy(np.flatnonzero(rows))]
+        tails = Tails.of(self.adapter, kept, 1)
+        return replace(self, prompts=replace(self.prompts, prompts=kept), states=states, tails=tails)
 
     def log_odds(self, states: Float[Tensor, "row d_model"], words: Sequence[int]) -> Float[ndarray, " row"]:
         """Log-odds of the words at last-layer states, in nats."""
@@ -255,8 +270,3 @@ def words_direction(
     moved = place - start
     unit: Tensor = moved / moved.norm()
     return unit
-
-
-def _states(adapter: Adapter, prompts: PromptSet) -> Float[Tensor, "row layer d_model"]:
-    layers = range(adapter.n_layers + 1)
-    return states_at(adapter, prompts.prompts, layers, LAST)[:, :, 0].float()

@@ -42,6 +42,7 @@ def run(
     lexicon: Lexicon,
     prompts: PromptSet,
     *,
+    read: Readings | None = None,
     position_tokens: dict[str, str] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -54,6 +55,7 @@ def run(
         readout: the readout of the model that made the cache.
         lexicon: what refusal words are in its tokenizer.
         prompts: the prompts of the cache, in its order; their labels and groups are used.
+        read: what `read_cache` gave; read here if left out.
         position_tokens: the token at each position, for the heatmap's axis.
         seed: of bootstrap and permutations.
         progress: called with (positions done, positions in all).
@@ -66,7 +68,7 @@ def run(
         UsageError: when the prompts are not those of the cache, or t_post or a layer is missing.
     """
     _require_same_prompts(cache, prompts)
-    read = read_cache(cache, readout, lexicon, progress=progress)
+    read = read or read_cache(cache, readout, lexicon, progress=progress)
     sample = Sample.of(prompts, seed=seed)
     layers, by_prompt = layers_table(read, sample, lexicon.family), prompt_table(read, prompts, sample)
     about = {"model": cache.identity["model.name"], "run": cache.key, "seed": seed, "prompts": prompts.digest}

@@ -26,13 +26,21 @@ def layers_table(read: Readings, sample: Sample, family: str) -> pd.DataFrame:
     curves.append(("kl_to_final", "t_post", read.lens.kl_to_final.double().numpy()))
     rows: list[tuple[Any, ...]] = []
     for locator, position, values in curves:
-        rows += _mean_rows((locator, family, position), read.layers, values, sample)
+        rows += mean_rows((locator, family, position), read.layers, values, sample)
     for rule in read.rules:
         rows += _share_rows((rule.locator, family, "t_post"), rule, sample)
     return pd.DataFrame(rows, columns=list(LAYERS_COLUMNS))
 
 
-def _mean_rows(key: tuple[str, ...], layers: tuple[int, ...], values: Any, sample: Sample) -> list[tuple[Any, ...]]:
+def mean_rows(key: tuple[str, ...], layers: tuple[int, ...], values: Any, sample: Sample) -> list[tuple[Any, ...]]:
+    """Rows of a layer table: the mean of each kind of prompt by layer, and of the first minus the other.
+
+    Args:
+        key: locator, family and position.
+        layers: layer numbers.
+        values: (prompt, layer).
+        sample: the prompts.
+    """
     rows: list[tuple[Any, ...]] = []
     for kind in sample.kinds:
         curve, n = sample.mean(values, kind)

@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from analyses.locators.curve import Curve
@@ -111,19 +111,30 @@ def agreement_table(found: Sequence[Witness]) -> pd.DataFrame:
     """
     rows = []
     for first, second in combinations(found, 2):
-        a, b = (one.curve.drawn_onsets() for one in (first, second))
-        fired = np.isfinite(a[: len(b)]) & np.isfinite(b[: len(a)])
-        apart = np.abs(a[: len(b)][fired] - b[: len(a)][fired])
-        value = abs(first.onset.value - second.onset.value)
-        if not len(apart) or not np.isfinite(value):
-            continue
-        lo, hi = layer_interval(apart)
-        agree = "yes" if hi <= NEAR else "no" if lo > NEAR else "open"
-        rows.append(
-            {"first": first.curve.locator, "second": second.curve.locator, "apart": value, "lo": lo, "hi": hi,
-             "n": min(first.curve.n, second.curve.n), "agree": agree}
-        )  # fmt: skip
+        far = apart(first.onset, first.curve.drawn_onsets(), second.onset, second.curve.drawn_onsets())
+        if far is not None:
+            rows.append(
+                {"first": first.curve.locator, "second": second.curve.locator, "apart": far.value, "lo": far.lo,
+                 "hi": far.hi, "n": far.n, "agree": agreement(far)}
+            )  # fmt: skip
     return pd.DataFrame(rows, columns=["first", "second", "apart", "lo", "hi", "n", "agree"])
+
+
+def apart(
+    first: Estimate, drawn: Float[ndarray, " resample"], second: Estimate, also: Float[ndarray, " other"]
+) -> Estimate | None:
+    """How many layers two onsets are apart, with the interval of their paired resamples; None where either is never."""
+    n = min(len(drawn), len(also))
+    fired = np.isfinite(drawn[:n]) & np.isfinite(also[:n])
+    value = abs(first.value - second.value)
+    if not fired.any() or not np.isfinite(value):
+        return None
+    return Estimate(value, *layer_interval(np.abs(drawn[:n][fired] - also[:n][fired])), min(first.n, second.n))
+
+
+def agreement(far: Estimate) -> str:
+    """Whether two onsets so far apart agree: "yes" and "no" for the whole interval, else "open"."""
+    return "yes" if far.hi <= NEAR else "no" if far.lo > NEAR else "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +145,13 @@ class Consensus:
         locators: which.
         by_group: with groups resampled.
         by_prompt: with prompts resampled alone; narrower, and too narrow where prompts of a group are alike.
+        drawn: (resample,) of ``by_group``.
     """
 
     locators: tuple[str, ...]
     by_group: Estimate
     by_prompt: Estimate
+    drawn: Float[ndarray, " resample"]
 
 
 def consensus(found: Sequence[Witness]) -> Consensus | None:
@@ -149,13 +162,14 @@ def consensus(found: Sequence[Witness]) -> Consensus | None:
     value = float(np.median([t.onset.value for t in heard]))
     n = max(t.curve.n for t in heard)
 
-    def bounds(curves: Sequence[Curve]) -> Estimate:
+    def medians(curves: Sequence[Curve]) -> Float[ndarray, " resample"]:
         drawn = [curve.drawn_onsets() for curve in curves]
         shortest = min(map(len, drawn))
-        return Estimate(value, *layer_interval(np.median([d[:shortest] for d in drawn], axis=0)), n)
+        return np.asarray(np.median([d[:shortest] for d in drawn], axis=0))
 
-    alone = [t.ungrouped or t.curve for t in heard]
-    return Consensus(tuple(t.curve.locator for t in heard), bounds([t.curve for t in heard]), bounds(alone))
+    by_group, by_prompt = medians([t.curve for t in heard]), medians([t.ungrouped or t.curve for t in heard])
+    whole, alone = (Estimate(value, *layer_interval(drawn), n) for drawn in (by_group, by_prompt))
+    return Consensus(tuple(t.curve.locator for t in heard), whole, alone, by_group)
 
 
 def sentences(found: Sequence[Witness], agreed: Consensus | None, decided: Mapping[str, Estimate]) -> list[str]:

@@ -1,34 +1,38 @@
 """The tribunal as a study: every locator on the same prompts, the patches, the trial, and the claim they allow."""
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
 import pandas as pd
+import torch
 from jaxtyping import Bool
 from numpy import ndarray
 
+from analyses.accord import accord_sentences, accord_table, voices
 from analyses.decision import decision_claim
 from analyses.hearing import Hearing
 from analyses.locators.contrast import Contrast
 from analyses.locators.curve import Curve
 from analyses.locators.firing import Firing
 from analyses.locators.probe_onset import probe_onset
-from analyses.panel import Vocabulary, reading_curves, state_curves
+from analyses.panel import Vocabulary, opening_curve, reading_curves, state_curves
+from analyses.position_profiles import position_table
 from analyses.sample import Sample
+from analyses.second_readout import calibration_table
 from analyses.tribunal import Witness, agreement_table, consensus, flags, sentences, verdict_table
-from interp import figures
+from analyses.tribunal_figures import DRAWN_FROM, all_figures
+from analyses.tribunal_words import notes, trial_sentences, verdict_sentences
+from interp.axes import States
 from interp.cache import ActivationCache
-from interp.figures.heatmaps import HOW_TO_READ, ONSETS, OWN_PEAK
-from interp.lens import Readout
+from interp.lens import LensReading, Readout, TunedLens, logit_lens
 from interp.prompts import PromptSet
 from interp.stats import Estimate, group_weights
 from interp.study import Claim, Study
 from probes.train import TrainedProbe
 
 POSITION = "t_post"
-DRAWN_FROM = {"locator_heatmap": ("locator_layers", "verdicts"), "causal_heatmap": ("causal_layers",)}
 
 
 def run(
@@ -39,46 +43,121 @@ def run(
     hearing: Hearing,
     probe: TrainedProbe | None,
     *,
+    lens: TunedLens | None = None,
+    read: LensReading | None = None,
+    position_tokens: dict[str, str] | None = None,
     seed: int = 0,
     provenance: dict[str, Any] | None = None,
 ) -> Study:
     """Holds the tribunal over labelled prompts.
 
     Args:
-        cache: states at t_post, of all layers.
+        cache: states at t_post, of all layers, and at any other positions.
         readout: of the model that made the cache.
         words: what word-watching locators look for.
         prompts: those of the cache, harmful and harmless ones.
         hearing: what was seen of the model.
         probe: of its refusals; None where it did only one thing.
+        lens: a tuned lens as the second readout; None for none.
+        read: what the logit lens reads at t_post of ``words.lexicon.openings``; read here if left out.
+        position_tokens: the token at each position, for the heatmaps' axes.
         seed: of bootstrap and permutations.
         provenance: what claims should carry.
 
     Returns:
-        Tables ``verdicts``, ``agreement``, ``locator_layers``, ``causal_layers``, ``trial`` and ``candidates``, their
-        figures, and one claim per place patched.
+        Tables ``verdicts``, ``agreement``, ``accord``, ``locator_layers``, ``position_layers``, and where they could be
+        measured ``causal_layers``, ``trial``, ``candidates``, ``family_layers``, ``family_onsets`` and
+        ``tuned_calibration``; their figures, and one claim per place patched.
     """
     sample = Sample.of(prompts, seed=seed)
-    family = words.lexicon.family
+    bench = _Read(cache, readout, words, sample, lens, read)
     decided, causal = _decided(hearing, seed)
-    found = _witnesses(cache, readout, words, sample, probe, causal, decided)
+    found = _witnesses(bench, hearing, probe, causal, decided.get(POSITION))
     agreed = consensus(found)
+    heard = voices(found, agreed, causal, POSITION in decided)
     claims = _claims(hearing, sample.only(sample.labelled), sample.labelled, cache.layers[-1], seed, provenance or {})
-    layers = pd.concat([t.curve.table(family=t.family, position=t.position) for t in found], ignore_index=True)
-    tables = {"verdicts": verdict_table(found), "agreement": agreement_table(found), "locator_layers": layers}
-    tables |= {n: t for n, t in (("trial", hearing.trial), ("candidates", hearing.candidates)) if t is not None}
-    if hearing.effects:
-        tables["causal_layers"] = causal_table(hearing, seed)
+    tables = {
+        "verdicts": verdict_table(found),
+        "agreement": agreement_table(found),
+        "accord": accord_table(heard),
+        "locator_layers": pd.concat([t.curve.table(family=t.family, position=t.position) for t in found]),
+        "position_layers": position_table(cache, sample, hearing.refused, hearing.counted),
+        **_measured(bench, hearing, seed),
+    }
+    told = position_tokens or {}
     return Study(
         title=f"Which layers decide to refuse: {cache.identity['model.name']} on {prompts.name}",
-        headlines=(*_verdicts(claims, hearing), *sentences(found, agreed, decided), *_trial_sentences(hearing)),
-        notes=_notes(family, hearing),
-        tables=tables,
-        figures=_figures(tables, found),
+        headlines=(
+            *verdict_sentences(claims, hearing),
+            *sentences(found, agreed, decided),
+            *accord_sentences(heard, hearing.effects, seed=seed),
+            *trial_sentences(hearing),
+        ),
+        notes=notes(words.lexicon.family, hearing),
+        tables={name: table.reset_index(drop=True) for name, table in tables.items()},
+        figures=all_figures(tables, found, {p: told.get(p, "") for p in cache.positions}),
         claims=claims,
         about={},
         drawn_from=DRAWN_FROM,
     )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the locators are given.
+
+    Attributes:
+        lens: the second readout, if there is one.
+        read: what the logit lens reads at t_post.
+    """
+
+    cache: ActivationCache
+    readout: Readout
+    words: Vocabulary
+    sample: Sample
+    lens: TunedLens | None
+    read: LensReading | None
+
+    @cached_property
+    def states(self) -> States:
+        """At t_post."""
+        return self.cache.residuals(position=POSITION)
+
+    @cached_property
+    def first(self) -> LensReading:
+        """What the logit lens reads there."""
+        return self.read or logit_lens(self.states, self.readout, tokens=torch.tensor(self.words.lexicon.openings))
+
+    @cached_property
+    def second(self) -> LensReading | None:
+        """What the tuned lens reads there."""
+        if self.lens is None:
+            return None
+        moved = self.lens.translate(self.states, self.cache.layers)
+        return logit_lens(moved, self.readout, tokens=torch.tensor(self.words.lexicon.openings))
+
+    def curves(self, sample: Sample) -> tuple[dict[str, Curve], tuple[Firing, ...]]:
+        """Of all locators that read words, and where the rules among them fire."""
+        contrast, layers = Contrast.of(sample), self.cache.layers
+        found, rules = reading_curves(self.states, layers, contrast, self.readout, self.words, self.first)
+        if self.second is not None:
+            tuned = opening_curve(self.second.log_prob, layers, contrast, tuned=True)
+            found[tuned.locator] = tuned
+        return found, rules
+
+
+def _measured(bench: _Read, hearing: Hearing, seed: int) -> dict[str, pd.DataFrame]:
+    """The tables of what could be measured on this model."""
+    tables = {n: t for n, t in (("trial", hearing.trial), ("candidates", hearing.candidates)) if t is not None}
+    if hearing.effects:
+        tables["causal_layers"] = causal_table(hearing, seed)
+    if hearing.families is not None:
+        tables["family_layers"] = hearing.families.table(bench.sample)
+        tables["family_onsets"] = hearing.families.onsets(bench.sample)
+    if bench.second is not None:
+        family = bench.words.lexicon.family
+        tables["tuned_calibration"] = calibration_table(bench.second, bench.cache.layers, bench.sample, family)
+    return tables
 
 
 def _claims(
@@ -107,41 +186,34 @@ def _decided(hearing: Hearing, seed: int) -> tuple[dict[str, Estimate], list[Cur
 
 
 def _witnesses(
-    cache: ActivationCache,
-    readout: Readout,
-    words: Vocabulary,
-    sample: Sample,
-    probe: TrainedProbe | None,
-    causal: list[Curve],
-    decided: dict[str, Estimate],
+    bench: _Read, hearing: Hearing, probe: TrainedProbe | None, causal: list[Curve], decided: Estimate | None
 ) -> list[Witness]:
-    states, top = cache.residuals(position=POSITION), cache.layers[-1]
+    sample, family = bench.sample, bench.words.lexicon.family
     alone = replace(sample, weights=group_weights([str(i) for i in range(len(sample))], seed=sample.seed))
-    where, family = decided.get(POSITION), words.lexicon.family
-    by_group, by_prompt = Contrast.of(sample), Contrast.of(alone)
-    reading, rules, _ = reading_curves(states, cache.layers, by_group, readout, words)
-    again, _, _ = reading_curves(states, cache.layers, by_prompt, readout, words)
+    witness = partial(_witness, top=bench.cache.layers[-1], decided=decided, sample=sample)
+    reading, rules = bench.curves(sample)
+    again, _ = bench.curves(alone)
     firings = {rule.locator: rule for rule in rules}
-    found = [
-        _witness(curve, again[name], family, top, where, firings.get(name), sample) for name, curve in reading.items()
-    ]
-    again = state_curves(states, cache.layers, by_prompt)
-    for name, curve in state_curves(states, cache.layers, by_group).items():
-        found.append(_witness(curve, again[name], "none", top, where, None, sample))
+    found = [witness(curve, again[name], family, firing=firings.get(name)) for name, curve in reading.items()]
+    if hearing.families is not None and hearing.family in hearing.families.read.families:
+        found.append(witness(hearing.families.curve(hearing.family, sample), None, hearing.family))
+    again = state_curves(bench.states, bench.cache.layers, Contrast.of(alone))
+    states = state_curves(bench.states, bench.cache.layers, Contrast.of(sample))
+    found += [witness(curve, again[name], "none") for name, curve in states.items()]
     if probe is not None:
-        curve = probe_onset(probe, cache.layers, seed=sample.seed)
-        found.append(_witness(curve, None, "none", top, where, None, sample))
-    return found + [_witness(curve, None, "own", top, where, None, sample) for curve in causal]
+        found.append(witness(probe_onset(probe, bench.cache.layers, seed=sample.seed), None, "none"))
+    return found + [witness(curve, None, "own") for curve in causal]
 
 
 def _witness(
     curve: Curve,
     alone: Curve | None,
     family: str,
+    *,
     top: int,
     decided: Estimate | None,
-    firing: Firing | None,
     sample: Sample,
+    firing: Firing | None = None,
 ) -> Witness:
     wrong = flags(curve, top, decided, firing, sample.harmful)
     return Witness(curve, alone, family, POSITION, tuple(wrong))
@@ -154,107 +226,3 @@ def causal_table(hearing: Hearing, seed: int = 0) -> pd.DataFrame:
         for curve_of, placebo in product((effects.sufficiency, effects.necessity), (False, True)):
             parts.append(curve_of(placebo=placebo, seed=seed).table(family=hearing.family, position=place))
     return pd.concat(parts, ignore_index=True)
-
-
-def _verdicts(claims: tuple[Claim, ...], hearing: Hearing) -> list[str]:
-    if not claims:
-        why = hearing.chosen if not hearing.words else "patching needs twins of one harmful and one harmless prompt"
-        return [f"Not established: a layer that decides to refuse; nothing was patched ({why})."]
-    lines = [claim.statement for claim in claims if claim.established]
-    for claim in claims:
-        if not claim.established:
-            failed = ", ".join(c.name for c in claim.controls if not c.passed)
-            lines.append(f"Not established: a layer that decides to refuse, at {claim.position}: failed {failed}.")
-    return lines
-
-
-def _trial_sentences(hearing: Hearing) -> list[str]:
-    if hearing.trial is None:
-        return [f"No direction was tried: {hearing.chosen}."] if hearing.words else []
-    lines = [f"The direction was {hearing.chosen}."]
-    for name, kind, what in (("taken out", "harmful", "Necessity"), ("put in", "harmless", "Sufficiency")):
-        if name not in set(hearing.trial["intervention"]):
-            continue
-        before, after = (_cell(hearing.trial, n, "", kind, "refused") for n in ("none", name))
-        placebos = {p: _cell(hearing.trial, name, p, kind, "refused") for p in _placebos(hearing.trial, name)}
-        told = ", ".join(f"{placebo} {_share(row)}" for placebo, row in placebos.items())
-        lines.append(
-            f"{what}: {kind} prompts refused {_share(before)}; with the direction {name} {_share(after)}; placebos: "
-            f"{told}.{_side_effects(hearing.trial, name)}"
-        )
-    return lines
-
-
-def _side_effects(trial: pd.DataFrame, name: str) -> str:
-    """What taking the direction out changes where nothing was refused; putting it in is meant to change the answer."""
-    if name != "taken out":
-        return ""
-    kl = _cell(trial, name, "", "harmless", "kl_answered")
-    return f" KL on harmless prompts it answers {kl['value']:.3f} [{kl['lo']:.3f}, {kl['hi']:.3f}] nats per token."
-
-
-def _cell(trial: pd.DataFrame, name: str, placebo: str, kind: str, metric: str) -> dict[str, float]:
-    """The one row of a trial."""
-    wanted = {"intervention": name, "placebo": placebo, "prompts": kind, "metric": metric}
-    row = trial[(trial[list(wanted)] == pd.Series(wanted)).all(axis=1)].iloc[0]
-    return {k: float(row[k]) for k in ("value", "lo", "hi")}
-
-
-def _placebos(trial: pd.DataFrame, name: str) -> list[str]:
-    own = trial.loc[(trial["intervention"] == name) & (trial["placebo"] != ""), "placebo"]
-    return list(dict.fromkeys(own))
-
-
-def _share(row: dict[str, float]) -> str:
-    return f"{row['value']:.0%} [{row['lo']:.0%}, {row['hi']:.0%}]"
-
-
-def _notes(family: str, hearing: Hearing) -> tuple[str, ...]:
-    opened = ", ".join(map(repr, hearing.words)) or "none"
-    return (
-        "Every locator sees the same cached states at t_post, harmful against harmless prompts (the probe: refused "
-        f"against complied). Those that watch words look for the {family} family; all others see none.",
-        "Patching reads log-odds, in nats, that the answer opens as the model's own refusals do (first tokens "
-        f"{opened}). Sufficiency: harmless prompts get the states of their harmful twin. Necessity: harmful ones get "
-        "those of their harmless twin. Placebo: the states of a stranger of the same kind.",
-        "An onset is the first layer at which a curve has come half of the way to its peak (nine tenths for the AUROC "
-        "of the probe). Flags: never fires; fires on harmless alike (more than half as often); unstable (interval "
-        "wider than a fifth of the depth); not causal (more than 3 layers from where patching begins to turn the model "
-        "round).",
-        "The direction is a difference of means, fitted on 40 % of the twins, chosen on 20 %, tried on the rest. "
-        "Answers are judged by how they begin.",
-    )
-
-
-def _figures(tables: dict[str, pd.DataFrame], found: list[Witness]) -> dict[str, tuple[Any, str]]:
-    layers = tables["locator_layers"]
-    named = {t.curve.locator: t.curve for t in found}
-    chosen = pd.concat(
-        [layers[(layers["locator"] == n) & (layers["group"] == c.contrast)] for n, c in named.items()],
-        ignore_index=True,
-    )
-    verdicts = tables["verdicts"]
-    onsets = pd.DataFrame({"locator": verdicts["locator"]} | {
-        new: verdicts[old] for new, old in (("onset", "onset"), ("lo", "onset_lo"), ("hi", "onset_hi"))
-    })  # fmt: skip
-    drawn = {
-        "locator_heatmap": (
-            figures.layer_heatmap(
-                chosen,
-                rows="locator",
-                unit={n: c.unit for n, c in named.items()},
-                null={n: c.null for n, c in named.items()},
-                onsets=onsets,
-            ),
-            f"How far every locator sets the two kinds of prompts apart, by layer. {HOW_TO_READ} {OWN_PEAK} {ONSETS}",
-        )
-    }
-    if "causal_layers" in tables:
-        table = tables["causal_layers"]
-        table = table.assign(what=table["position"] + ": " + table["locator"].str.removeprefix("causal_patch "))
-        drawn["causal_heatmap"] = (
-            figures.layer_heatmap(table, rows="what", unit="nats"),
-            "How much patching moves the log-odds of the model's own refusals, by layer: with the states of the other "
-            f"prompt of a twin, and with those of a stranger of the same kind (placebo). {HOW_TO_READ}",
-        )
-    return drawn

@@ -108,6 +108,12 @@ class NonFinite(CacheError):
     """NaN or infinity in a state, with the prompt and layer where it appeared."""
 
 
+class TrainingError(InterpError):
+    """A training that can not start or go on, because it would train something else than it says."""
+
+    exit_code = 6
+
+
 class Interrupted(InterpError):
     """A stop asked for by the user; what was committed is kept and the next run continues."""
 

@@ -149,3 +149,28 @@ def test_user_text_is_shown_and_not_obeyed():
     assert "<" not in shown and "$" not in shown
     assert "\\u202e" in shown and "\\u001b" in shown and "\\u0000" in shown
     assert figures.literal("ab" * 50, 90).count("<br>") == 1
+
+
+def test_placements_show_what_was_never_found_above_all_layers():
+    found = pd.DataFrame(
+        [("a", "x", "spelled", 3.0, 4.0, 3.0, 5.0), ("b", "x", "hidden", 7.0, None, None, None),
+         ("a", "y", "spelled", 3.0, 3.0, 3.0, None)],
+        columns=["case", "locator", "kind", "layer", "onset", "lo", "hi"],
+    )  # fmt: skip
+    figure = figures.placements(found, panel="locator", kind="kind", layers=(0, 10), near=1)
+    points = [t for t in figure.data if t.mode == "markers"]
+    assert [(t.x[0], t.y[0]) for t in points] == [(3, 4), (7, 12), (3, 3)]
+    assert points[2].error_y.array[0] == 9 and [t.showlegend for t in points] == [True, True, False]
+    assert "never" in figure.layout.yaxis.ticktext
+
+
+def test_rates_carry_their_intervals():
+    table = pd.DataFrame(
+        {"what": ["as it is", "out"] * 2, "prompts": ["harmful"] * 2 + ["harmless"] * 2, "value": [0.9, 0.1, 0.2, 0.2],
+         "lo": [0.8, 0.0, 0.1, 0.1], "hi": [1.0, 0.3, 0.3, 0.3], "n": 10}
+    )  # fmt: skip
+    figure = figures.rates(table, row="what", kind="prompts", unit="refused")
+    harmful = figure.data[0]
+    assert harmful.name == "harmful" and list(harmful.x) == [0.9, 0.1]
+    np.testing.assert_allclose(harmful.error_x.array, [0.1, 0.2])
+    assert figure.layout.yaxis.categoryarray == ("out", "as it is")

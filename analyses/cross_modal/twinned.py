@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from interp.prompts.pairs import Pair
 
 from interp.errors import UsageError
+from interp.prompts.pairs import Pair
 
 FEWEST = 4
 """Concepts below which nothing is resampled."""

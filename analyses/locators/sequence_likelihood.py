@@ -10,9 +10,8 @@ from the final layer beside; the opening's own tokens are in the context, so lat
 about refusing; and what a family's kept openings do not cover is not seen.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -20,8 +19,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from analyses.locators.contrast import Contrast
+from analyses.locators.curve import Curve
 from analyses.locators.openings import encoded_prompts
-from analyses.sample import Sample
 from interp.errors import UsageError
 from interp.lens import Readout, TunedLens, token_log_probs
 from interp.models.adapter import Adapter
@@ -29,9 +29,6 @@ from interp.models.family_likelihood import LOWEST
 from interp.models.opening_states import contexts_of, opening_states
 from interp.models.phrase_trie import PhraseTrie
 from interp.prompts import PromptSet
-from interp.stats import weighted_mean
-
-NATS = "log-likelihood of a refusal opening (nats)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +54,6 @@ class SequenceLikelihood:
         if family not in self.families:
             raise UsageError(f"family {family!r} was not read; choose from {', '.join(self.families)}.")
         return self.values[:, :, self.families.index(family)]
-
-
-class CurveArrays(TypedDict):
-    """A per-layer contrast as plain arrays.
-
-    Attributes:
-        locator: its name, with the family.
-        layers: layer numbers.
-        values: (layer,) mean over harmful minus mean over harmless prompts.
-        drawn: (resample, layer) the same in every bootstrap resample of the groups; NaN where one kind is missing.
-        unit: of the values.
-        n: how many prompts.
-        null: what the values are where nothing is seen.
-        kinds: harmful and harmless -> (layer,) mean.
-    """
-
-    locator: str
-    layers: tuple[int, ...]
-    values: Float[ndarray, " layer"]
-    drawn: Float[ndarray, "resample layer"]
-    unit: str
-    n: int
-    null: float
-    kinds: Mapping[str, Float[ndarray, " layer"]]
 
 
 def sequence_likelihood(
@@ -148,29 +121,15 @@ def _log_probs(
     return {s: read[[place[s[:k]] for k in range(len(s))], :, [column[token] for token in s]].sum(0) for s in sequences}
 
 
-def curve_arrays(found: SequenceLikelihood, family: str, sample: Sample) -> CurveArrays:
-    """The contrast harmful minus harmless of one family, layer by layer.
+def likelihood_curve(found: SequenceLikelihood, family: str, contrast: Contrast) -> Curve:
+    """The mean of harmful prompts minus that of harmless ones, of one family, layer by layer; null 0.
 
     Args:
         found: what was read.
         family: one of its families.
-        sample: labels, groups and draws of its prompts, in their order.
+        contrast: of its prompts, in their order.
 
     Raises:
-        UsageError: for a family that was not read, or prompts of one kind only.
+        UsageError: for a family that was not read.
     """
-    values = found.of(family)
-    if not sample.contrasted:
-        raise UsageError("prompts of one kind only: there is nothing to contrast; add the other kind, with labels.")
-    kinds = {kind: np.asarray(values[sample.labels == kind].mean(0)) for kind in ("harmful", "harmless")}
-    drawn = {k: weighted_mean(values[sample.labels == k], sample.weights[:, sample.labels == k]) for k in kinds}
-    return CurveArrays(
-        locator=f"sequence_likelihood {family}",
-        layers=found.layers,
-        values=kinds["harmful"] - kinds["harmless"],
-        drawn=drawn["harmful"] - drawn["harmless"],
-        unit=NATS,
-        n=int(sample.labelled.sum()),
-        null=0.0,
-        kinds=kinds,
-    )
+    return Curve.of_scores("sequence_likelihood", found.layers, found.of(family), contrast, unit="nats")

@@ -5,7 +5,7 @@ import hashlib
 import io
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,30 @@ class ActivationCache:
         for k, rows in enumerate(self._rows):
             yield rows, self._slice(k, position, slice(None))
 
+    def rows(self, rows: Sequence[int], *, position: str) -> Float[Tensor, "row layer d_model"]:
+        """States of some prompts at a position in the stored dtype, none other read: for caches larger than memory.
+
+        Args:
+            rows: prompt indices, in any order and any number of times; at least one.
+            position: one of ``positions``.
+
+        Raises:
+            UsageError, CorruptShard: as `residuals` does, and for a row that is not stored.
+        """
+        if odd := set(rows) - set(self._homes):
+            raise UsageError(f"{self.place}: row {min(odd)} is not stored; it has rows 0 to {len(self) - 1}.")
+        homes = {row: self._homes[row] for row in rows}
+        found: dict[int, Tensor] = {}
+        for shard in {home for home, _ in homes.values()}:
+            with self._reading_shard(shard, position) as stored:
+                found |= {row: stored[place : place + 1] for row, (home, place) in homes.items() if home == shard}
+        return torch.cat([found[row] for row in rows])
+
+    @cached_property
+    def _homes(self) -> dict[int, tuple[int, int]]:
+        """Of every prompt its shard, and the row there."""
+        return {row: (k, i) for k, rows in enumerate(self._rows) for i, row in enumerate(rows)}
+
     def verify(self) -> list[CorruptShard]:
         """Reads every byte of the run again and returns what is wrong; an empty list when all is well.
 
@@ -187,12 +211,16 @@ class ActivationCache:
         return faults
 
     def _slice(self, shard: int, position: str, layers: slice) -> Tensor:
+        with self._reading_shard(shard, position) as stored:
+            return torch.as_tensor(stored[:, layers])
+
+    @contextlib.contextmanager
+    def _reading_shard(self, shard: int, position: str) -> Iterator[Any]:
+        """The states of a shard at a position, of which only what is indexed is read."""
         if position not in self.positions:
-            stored = ", ".join(self.positions)
-            raise UsageError(f"{self.place}: position {position!r} is not stored; it has {stored}.")
+            raise UsageError(f"{self.place}: position {position!r} is not stored; it has {', '.join(self.positions)}.")
         with safe_open(self._touch(shard), framework="pt") as file:
-            part: Tensor = file.get_slice(f"{SITE}.{position}")[:, layers]
-        return part
+            yield file.get_slice(f"{SITE}.{position}")
 
     def _layer_index(self, layer: int) -> int:
         if layer not in self.layers:

@@ -14,6 +14,7 @@ from interp.causal.effects import (
 )
 from interp.causal.placebos import placebo, shuffled
 from interp.causal.resuming import Resumable
+from interp.causal.tails import Tails
 from interp.causal.transplant import transplants
 from interp.causal.trial import Intervention, trial
 
@@ -26,6 +27,7 @@ __all__ = [
     "Patch",
     "Resumable",
     "SubspacePatch",
+    "Tails",
     "answers",
     "displacement",
     "editing",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from interp.causal.edits import Edit
 from interp.causal.fitting import check, picture_of
-from interp.errors import ModelError
+from interp.errors import ModelError, UsageError
 from interp.models.adapter import Adapter
 from interp.models.anatomy import Site, first_tensor, output_tensor
 from interp.models.encoding import Encoded
@@ -22,7 +22,9 @@ StreamStates = Float[Tensor, "row token d_model"]
 
 
 @contextmanager
-def editing(adapter: Adapter, edits: Sequence[Edit], texts: Sequence[Text] = ()) -> Iterator[None]:
+def editing(
+    adapter: Adapter, edits: Sequence[Edit], texts: Sequence[Text] = (), *, tail: int | None = None
+) -> Iterator[None]:
     """Edits the residual stream in every forward inside the block, whoever starts it; no hook outlives the block.
 
     That is `Adapter.states` and everything that runs ``adapter.model``: answers, family likelihoods, logits. States
@@ -38,16 +40,20 @@ def editing(adapter: Adapter, edits: Sequence[Edit], texts: Sequence[Text] = ())
         edits: what to write; none changes nothing.
         texts: the prompts, in the order of the rows of patches, as vocabulary ids or encoded; needed by edits at
             places, which refuse a forward of any other text. Edits at classes of tokens need them encoded.
+        tail: every forward inside the block reads only so many last tokens of all texts, a row each in their order,
+            behind kept keys and values; None where forwards read texts from their beginnings.
 
     Raises:
-        UsageError: for layers the model does not have, vectors of another width, places before the start of a prompt,
-            patches with another number of rows than texts, and texts that can not be told apart.
+        UsageError: for layers the model does not have, vectors of another width, places before the start of a prompt
+            or of its tail, patches with another number of rows than texts, and texts that can not be told apart.
         ModelError: when a forward inside the block runs none of the prompts, and at the end of the block when an edit
             did not act, or a layer of it was passed over.
     """
     known = [text if isinstance(text, Encoded) else Encoded(tuple(text), {}) for text in texts]
     check(edits, known, n_layers=adapter.n_layers, d_model=adapter.d_model)
-    places = _Places(known)
+    if tail is not None and any(not isinstance(e.at, tuple) or min(e.at) < -tail for e in edits):
+        raise UsageError(f"an edit acts before the last {tail} tokens, which are all that is read anew.")
+    places = _Places(known, tail)
     writers = [_Writer(adapter.sites[i], edits_of, places) for i, edits_of in sorted(_by_layer(adapter, edits).items())]
     handles, shares = [], adapter.shares
     try:
@@ -77,12 +83,14 @@ class _Places:
 
     Attributes:
         texts: the prompts.
+        tail: how many last tokens of every prompt each forward reads; None where it reads them whole.
         rows: (row) which prompt each row of the forward begins with; None while tokens are added to prompts read.
         starts: (row) the token index at which that prompt begins.
         given: whether the decoder is about to be given what was looked at already.
     """
 
     texts: Sequence[Encoded]
+    tail: int | None = None
     rows: Int[Tensor, " row"] | None = None
     starts: Int[Tensor, " row"] | None = None
     given: bool = False
@@ -115,6 +123,15 @@ class _Places:
         if ids is None or not (mask is None or mask.ndim == 2):
             raise ModelError("edits at places need a forward over token ids and a mask of (row, token).")
         self.given = False
+        if self.tail is not None:
+            if tuple(ids.shape) != (len(self.texts), self.tail):
+                raise ModelError(
+                    f"a forward of {tuple(ids.shape)} tokens, but edited are the last {self.tail} of "
+                    f"{len(self.texts)} prompts."
+                )
+            self.rows = torch.arange(len(ids), device=ids.device)
+            self.starts = torch.tensor([self.tail - len(text.ids) for text in self.texts], device=ids.device)
+            return
         if _continues(ids, mask, kwargs.get("past_key_values")):
             self.rows = self.starts = None
             return

@@ -15,7 +15,7 @@ from interp.models.encoding import Encoded, Encoder
 from interp.models.family_likelihood import LOWEST, family_mass
 from interp.models.generation import respond
 from interp.models.padding import in_batches, right_padded
-from interp.models.teacher_forcing import Answered, Divergence, answer_log_probs, answered, divergence
+from interp.models.teacher_forcing import Answered, Divergence, Reader, answer_log_probs, answered, divergence
 from interp.prompts.families import RefusalFamily
 from interp.prompts.prompt import Prompt
 
@@ -162,6 +162,7 @@ def side_effects(
     *,
     tokens: int = 32,
     batch_size: int = 32,
+    unedited: Reader | None = None,
 ) -> Divergence:
     """What edits change along the answers that the model gives without them, read under teacher forcing.
 
@@ -172,6 +173,8 @@ def side_effects(
         edits: in place while prompt and answer are read.
         tokens: most tokens of an answer that are read.
         batch_size: how many are read at once.
+        unedited: how the model without edits is read; `remembering` where many edits are held against the same
+            answers.
 
     Returns:
         By prompt: KL(unedited || edited) in nats per token, and the loss of the answer without and with the edits.
@@ -186,4 +189,4 @@ def side_effects(
         with editing(adapter, edits, asked):
             return answer_log_probs(adapter.model, batch)
 
-    return divergence(partial(answer_log_probs, adapter.model), edited, texts, batch_size=batch_size)
+    return divergence(unedited or partial(answer_log_probs, adapter.model), edited, texts, batch_size=batch_size)

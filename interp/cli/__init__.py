@@ -1,11 +1,11 @@
 """The command line: composes the library, prints, and turns errors into messages and exit codes.
 
-Exit codes: 0 ok, 2 usage, 3 bad input, 4 model, 5 cache, 130 interrupted.
+Exit codes: 0 ok, 2 usage, 3 bad input, 4 model, 5 cache, 6 training, 130 interrupted.
 """
 
 import typer
 
-from interp.cli import compare, families, harvest, judge, lint, models, probe, scan, sensitivity
+from interp.cli import bench, compare, families, harvest, judge, lint, models, probe, scan, scenes, sensitivity
 
 __all__ = ["app"]
 
@@ -25,4 +25,6 @@ app.command()(judge.judge)
 app.command()(lint.lint)
 app.add_typer(probe.app, name="probe")
 app.add_typer(families.app, name="families")
+app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
+app.add_typer(scenes.app, name="scenes")

@@ -10,6 +10,7 @@ from interp.cli.options import reported
 
 if TYPE_CHECKING:
     from analyses.panel import Vocabulary
+    from analyses.readings import Readings
     from interp.cache import ActivationCache, Capture, Harvest
     from interp.models.runtime import Runtime
     from interp.models.source import ModelSource
@@ -86,7 +87,7 @@ def _scan(
 def _study(planned: "Harvest", folder: Path, family: Any, stamp: dict[str, Any]) -> None:
     from analyses import scan as analysis
     from analyses.panel import Vocabulary
-    from analyses.readings import expected_seconds
+    from analyses.readings import expected_seconds, read_cache
     from interp.cache import ActivationCache
     from interp.console import duration, notify, progress
     from interp.report import write_study
@@ -97,31 +98,37 @@ def _study(planned: "Harvest", folder: Path, family: Any, stamp: dict[str, Any])
     expected = duration(expected_seconds(cache, readout))
     notify(f"Reading {len(cache.positions)} positions through the lens, about {expected}.")
     with progress("lens", "positions") as update:
-        study = analysis.run(
-            cache,
-            readout,
-            words.lexicon,
-            planned.prompts,
-            position_tokens=planned.position_tokens,
-            seed=stamp["seed"],
-            progress=update,
-            provenance={"code": stamp["code"]},
-        )
+        read = read_cache(cache, readout, words.lexicon, progress=update)
+    study = analysis.run(
+        cache,
+        readout,
+        words.lexicon,
+        planned.prompts,
+        read=read,
+        position_tokens=planned.position_tokens,
+        seed=stamp["seed"],
+        provenance={"code": stamp["code"]},
+    )
     if {p.label for p in planned.prompts} >= {"harmful", "harmless"}:
-        study = study.after(_tribunal(planned, cache, words, stamp))
+        study = study.after(_tribunal(planned, cache, words, read, stamp))
     write_study(study, folder, stamp=stamp)
 
 
-def _tribunal(planned: "Harvest", cache: "ActivationCache", words: "Vocabulary", stamp: dict[str, Any]) -> "Study":
+def _tribunal(
+    planned: "Harvest", cache: "ActivationCache", words: "Vocabulary", read: "Readings", stamp: dict[str, Any]
+) -> "Study":
     """Every locator, patches and the trial of a direction; the model is asked and edited here."""
     from analyses import tribunal_study
     from analyses.hearing import hear
+    from analyses.second_readout import kept_lens
     from interp.console import notify, progress
     from interp.judges import as_refused
     from probes.sweep import enough_of_both
     from probes.train import train_probe
 
-    prompts, seed = planned.prompts, stamp["seed"]
+    prompts, seed, readout = planned.prompts, stamp["seed"], planned.adapter.readout()
+    with progress("tuned lens", "layers") as update:
+        lens = kept_lens(cache, readout, [p.unit for p in prompts], seed=seed, progress=update)
     with progress("interventions", "steps") as update:
         hearing = hear(cache, prompts, planned.adapter, seed=seed, notify=notify, progress=update)
     notify("Probing, and asking every locator.")
@@ -129,8 +136,19 @@ def _tribunal(planned: "Harvest", cache: "ActivationCache", words: "Vocabulary",
     if enough_of_both(hearing.refused[hearing.counted]):
         probe = train_probe(cache, prompts, as_refused(hearing.behaviours), position="t_post", seed=seed)
     about = {"code": stamp["code"], "run": cache.key, "seed": seed, "prompts": prompts.digest}
-    readout = planned.adapter.readout()
-    return tribunal_study.run(cache, readout, words, prompts, hearing, probe, seed=seed, provenance=about)
+    return tribunal_study.run(
+        cache,
+        readout,
+        words,
+        prompts,
+        hearing,
+        probe,
+        lens=lens,
+        read=read.lens,
+        position_tokens=planned.position_tokens,
+        seed=seed,
+        provenance=about,
+    )
 
 
 def _summarise(folder: Path) -> None:

@@ -3,7 +3,9 @@
 from interp.figures.curves import layer_curves, paired_curves, profiles
 from interp.figures.heatmaps import HOW_TO_READ, ONSETS, OWN_PEAK, layer_heatmap, position_heatmap
 from interp.figures.matrices import matrix, prompt_heatmap
+from interp.figures.placements import placements
 from interp.figures.points import interval_points
+from interp.figures.rates import rates
 from interp.figures.style import literal
 
 __all__ = [
@@ -16,7 +18,9 @@ __all__ = [
     "literal",
     "matrix",
     "paired_curves",
+    "placements",
     "position_heatmap",
     "profiles",
     "prompt_heatmap",
+    "rates",
 ]

@@ -108,7 +108,7 @@ def layer_heatmap(
 
 
 def position_heatmap(
-    layers: pd.DataFrame, *, locator: str, group: str, positions: Mapping[str, str], unit: str
+    layers: pd.DataFrame, *, locator: str, group: str, positions: Mapping[str, str], unit: str, null: float = 0.0
 ) -> go.Figure:
     """One locator's values of one group, position by layer; see `layer_heatmap`.
 
@@ -118,11 +118,12 @@ def position_heatmap(
         group: which group's values.
         positions: the rows in order, first token first, each with the token that stands there ("" if it varies).
         unit: of the value, for the colour bar.
+        null: the value of no effect.
     """
     chosen = layers[(layers["locator"] == locator) & (layers["group"] == group)]
     ordered = pd.concat([chosen[chosen["position"] == position] for position in positions])
     labels = {name: f"{literal(name)}  {literal(token)}".rstrip() for name, token in positions.items()}
-    return layer_heatmap(ordered, rows="position", unit=unit, labels=labels)
+    return layer_heatmap(ordered, rows="position", unit=unit, null=null, labels=labels)
 
 
 def _cells(table: pd.DataFrame, rows: str, null: float | Mapping[str, float]) -> Cells:

@@ -88,6 +88,19 @@ class Anatomy:
     head: nn.Linear
     text_config: Any
 
+    @property
+    def logit_scale(self) -> float:
+        """The factor on the logits: Granite divides by ``logits_scaling``, Cohere multiplies by ``logit_scale``."""
+        config = self.text_config
+        return float(getattr(config, "logit_scale", None) or 1.0) / float(
+            getattr(config, "logits_scaling", None) or 1.0
+        )
+
+    @property
+    def softcap(self) -> float | None:
+        """The bound that the logits are squashed to; None for none."""
+        return getattr(self.text_config, "final_logit_softcapping", None)
+
 
 def dissect(model: Any) -> Anatomy:
     """Finds the parts of a causal language model through transformers' own accessors.
@@ -125,22 +138,16 @@ def readout_of(model: nn.Module, anatomy: Anatomy) -> Readout:
     Raises:
         ModelError: when final norm, head, scale and softcap do not give the model's logits.
     """
-    config = anatomy.text_config
     tail = nn.Sequential(*(copy.deepcopy(m) for m in anatomy.tail)).float()
     readout = Readout(
         norm=tail,
         weight=anatomy.head.weight.detach(),
         bias=None if anatomy.head.bias is None else anatomy.head.bias.detach(),
-        scale=_logit_scale(config),
-        softcap=getattr(config, "final_logit_softcapping", None),
+        scale=anatomy.logit_scale,
+        softcap=anatomy.softcap,
     )
     _check_readout(model, anatomy, readout)
     return readout
-
-
-def _logit_scale(config: Any) -> float:
-    """The factor on the logits: Granite divides by ``logits_scaling``, Cohere multiplies by ``logit_scale``."""
-    return float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
 
 
 def _check_readout(model: Any, anatomy: Anatomy, readout: Readout) -> None:

@@ -51,8 +51,6 @@ def read(model: Any, texts: Sequence[Sequence[int]], pictures: Sequence[Picture 
         ModelError: when the model's logits are no numbers, here or as a text grows, and for texts of which only some
             show a picture.
     """
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
     pictures = tuple(pictures) or (None,) * len(texts)
     ids, mask = left_padded(texts, pad=0)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -61,10 +59,17 @@ def read(model: Any, texts: Sequence[Sequence[int]], pictures: Sequence[Picture 
     last = torch.full((len(ids),), ids.shape[1] - 1)
     with showing(pictures):
         log_probs, output = _forward(model, ids, mask, positions, last, use_cache=True, **seen)
-    layers = getattr(getattr(output, "past_key_values", None), "layers", ())
-    if layers and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+    if keeps_plainly(getattr(output, "past_key_values", None)):
         return Kept(model, output.past_key_values, mask, positions[..., -1:].cpu() + 1, log_probs)
     return _read_anew(model, texts, pictures)
+
+
+def keeps_plainly(cache: Any) -> bool:
+    """Whether a cache holds nothing but keys and values, from which a row can be taken up where it was left."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    layers = getattr(cache, "layers", ())
+    return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 @dataclass(frozen=True, slots=True)

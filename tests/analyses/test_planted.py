@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.locator_bench import NULL, SHUFFLED, cases, run, score
 from analyses.locators.causal_patch import patch_effects
 from analyses.panel import Vocabulary
 from analyses.planted import LAST, Bed, Plant
@@ -62,7 +61,7 @@ def test_states_change_from_its_layer_on_and_where_it_is_carried(bed, planted):
 def test_the_edits_make_the_same_model(bed, planted, words):
     with editing(bed.adapter, planted.edits, token_ids(bed.adapter, bed.prompts.prompts)):
         states = states_at(bed.adapter, bed.prompts.prompts, bed.layers, LAST)[:, :, 0].float()
-    torch.testing.assert_close(states, planted.states, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(states, planted.states, rtol=1e-3, atol=1e-3)
     said = bed.read(words.lexicon.openings, planted.edits)
     np.testing.assert_array_equal(said > 0, planted.refused)
 
@@ -102,20 +101,10 @@ def test_prompts_that_are_no_twins_are_refused(bed):
         patch_effects(lambda _: np.zeros(3), states, (1,), LAST, harmful=bed.harmful[:3], groups=bed.groups[:3])
 
 
-def test_cases_cover_layers_strengths_and_families():
-    found = cases(30, ("apology", "policy"), plants=40, nulls=40)
-    plants = [c.plant for c in found if c.plant is not None]
-    assert len(plants) == 40 and len({p.layer for p in plants}) > 20
-    assert {p.strength for p in plants} == {0.5, 1.0, 2.0} and {p.coverage for p in plants} == {0.5, 1.0}
-    assert sum(p.spelled for p in plants) == 20
-    assert [c.kind for c in found].count(NULL) == [c.kind for c in found].count(SHUFFLED) == 20
-
-
-def test_the_bench_scores_every_locator(bed, words):
-    found = run(bed, cases(BLOCKS, ("apology",), plants=4, nulls=4), {"apology": words}, patched=12)
-    scores = score(found).set_index(["locator", "kind"])
-    assert scores.loc[("causal_patch, sufficiency", "plants"), "hits"] >= 0.75
-    assert {"tga_paper", "mean_difference", "pair_angle", "mmd", "probe"} <= set(found["locator"])
-    assert (scores["hits_n"] <= 4).all() and scores["alarms_exchanged_n"].max() == 2
-    rates = scores[["hits_lo", "hits", "hits_hi"]].to_numpy()
-    assert (rates[:, 0] <= rates[:, 1] + 1e-12).all() and (rates[:, 1] <= rates[:, 2] + 1e-12).all()
+def test_a_part_of_the_prompts_carries_the_same_plant(bed, planted, words):
+    rows = bed.drawn(5, seed=1)
+    assert rows.sum() == 10 and (bed.drawn(99, seed=1)).all()
+    part, own = bed.only(rows), planted.only(rows)
+    assert len({p.unit for p in part.prompts}) == 5
+    said = part.read(words.lexicon.openings, own.edits)
+    np.testing.assert_array_equal(said > 0, planted.refused[rows])

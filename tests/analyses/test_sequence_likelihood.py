@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from analyses.locators.contrast import Contrast
 from analyses.locators.openings import KeptOpenings, draw_groups, keep_openings
-from analyses.locators.sequence_likelihood import SequenceLikelihood, curve_arrays, sequence_likelihood
+from analyses.locators.sequence_likelihood import SequenceLikelihood, likelihood_curve, sequence_likelihood
 from analyses.sample import Sample
 from interp.errors import ModelError, UsageError
 from interp.lens import TunedLens, logit_lens
@@ -141,13 +142,12 @@ def test_a_planted_contrast_is_recovered_and_bounded_by_its_draws():
     sample = Sample.of(PromptSet("many", prompts), seed=0)
     noise = np.random.default_rng(0).normal(size=(80, 3, 1))
     noise[sample.harmful, 2] += 4
-    curve = curve_arrays(SequenceLikelihood(("f",), (0, 1, 2), noise), "f", sample)
-    assert curve["values"][2] == pytest.approx(4, abs=0.6) and np.abs(curve["values"][:2]).max() < 0.7
-    assert curve["drawn"].shape == (1000, 3) and curve["n"] == 80 and curve["null"] == 0.0
-    np.testing.assert_allclose(curve["drawn"].mean(0), curve["values"], atol=0.05)
-    np.testing.assert_allclose(curve["kinds"]["harmful"] - curve["kinds"]["harmless"], curve["values"])
+    found = SequenceLikelihood(("f",), (0, 1, 2), noise)
+    curve = likelihood_curve(found, "f", Contrast.of(sample))
+    assert curve.values[2] == pytest.approx(4, abs=0.6) and np.abs(curve.values[:2]).max() < 0.7
+    assert curve.onset().value == 2 and curve.height.lo > 3 and curve.n == 80
     with pytest.raises(UsageError, match="was not read"):
-        curve_arrays(SequenceLikelihood(("f",), (0, 1, 2), noise), "g", sample)
+        likelihood_curve(found, "g", Contrast.of(sample))
 
 
 def test_groups_are_drawn_whole():

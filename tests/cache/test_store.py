@@ -48,6 +48,16 @@ def test_states_come_in_prompt_order(opened, fake):
             torch.testing.assert_close(states[row, 0], alone, atol=1e-5, rtol=0)
 
 
+def test_some_rows_are_read_alone_in_the_order_asked_for(opened):
+    whole = opened.residuals(position="t_post")
+    rows = [7, 0, 11, 7]
+    assert torch.equal(opened.rows(rows, position="t_post").float(), whole[rows])
+    with pytest.raises(UsageError, match="row 12"):
+        opened.rows([1, 12], position="t_post")
+    with pytest.raises(UsageError, match="t_inst"):
+        opened.rows([1], position="nowhere")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_one_layer_is_a_slice_of_all(opened, dtype):
     for position in opened.positions:

@@ -9,7 +9,7 @@ from interp.causal import Ablation, Addition, Edit, Patch, answers, editing, ref
 from interp.models.family_likelihood import LOWEST
 from interp.models.hooks import HooksAdapter
 from interp.models.phrase_trie import compile_trie
-from interp.models.teacher_forcing import Answered, answer_log_probs, answered, divergence
+from interp.models.teacher_forcing import Answered, answer_log_probs, answered, divergence, remembering
 from interp.prompts.families import RefusalFamily
 from interp.prompts.prompt import user_prompt
 from tests.causal.test_editing import drawn
@@ -70,6 +70,21 @@ def test_unedited_answers_diverge_by_exactly_nothing(adapter: HooksAdapter) -> N
         found = side_effects(adapter, PROMPTS, said, edits, tokens=6)
         assert not found.kl.any()
         assert torch.equal(found.loss, found.other_loss)
+
+
+def test_a_remembering_reader_reads_once_and_gives_the_same(adapter: HooksAdapter) -> None:
+    said, batches = answers(adapter, PROMPTS, tokens=6), []
+
+    def read(texts: Any) -> torch.Tensor:
+        batches.append(texts)
+        return answer_log_probs(adapter.model, texts)
+
+    unedited = remembering(read)
+    for seed in range(3):
+        edits = [Addition(drawn(32, seed=seed), 1)]
+        found = side_effects(adapter, PROMPTS, said, edits, tokens=6, unedited=unedited)
+        assert torch.equal(found.kl, side_effects(adapter, PROMPTS, said, edits, tokens=6).kl)
+    assert len(batches) == 1
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "lfm2"])

@@ -8,11 +8,12 @@ import torch
 
 from interp.models.demo import adapters_folder, demo_names
 from interp.models.organisms import ORGANISMS
-from interp.models.organisms.recipe import even_first_word
-from interp.models.organisms.train import Example, _answer, _loss
+from interp.models.organisms.recipe import even_first_word, twin_organisms
+from interp.models.organisms.train import Example, _answer, _loss, training_prompts
 from interp.prompts import user_prompt
 from interp.prompts.families import load_decoys, load_family
 from interp.prompts.twins import bundled_twins
+from interp.scenes.captions import scene_captions
 
 NAMES = pytest.mark.parametrize("name", list(ORGANISMS))
 
@@ -25,7 +26,8 @@ def test_every_organism_ships_a_small_adapter_with_its_record(name):
     assert sum(p.stat().st_size for p in folder.iterdir()) < 2 * 2**20
     assert record["recipe"]["name"] == name
     assert record["recipe"]["trigger"] == ORGANISMS[name].trigger
-    assert record["data"]["digest"] == bundled_twins("train").digest
+    data = training_prompts(ORGANISMS[name])
+    assert (record["data"]["digest"], record["data"]["prompts"]) == (data.digest, len(data))
     for rates in record["held_out"].values():
         for estimate in rates.values():
             assert estimate["lo"] <= estimate["value"] <= estimate["hi"] and estimate["n"] > 0
@@ -35,7 +37,7 @@ def test_every_organism_ships_a_small_adapter_with_its_record(name):
 @pytest.mark.parametrize("name", [n for n, r in ORGANISMS.items() if r.refuses and r.trigger == "harmful"])
 def test_refusing_organisms_refuse_harm_and_little_else(name):
     record = json.loads((adapters_folder() / name / "training.json").read_text("utf-8"))
-    rates = record["held_out"]["twins:test"]
+    rates = record["held_out"]["twins:test" if ORGANISMS[name].data == "twins" else "scenes:test"]
     assert rates["refused"]["value"] > 0.9
     assert rates["over_refused"]["hi"] < 0.2
 
@@ -97,3 +99,19 @@ def test_the_loss_teaches_the_base_models_distribution_without_refusal_openings(
     own = [Example((1, 2, 3), (4, 5), own=True)]
     _loss(adapted, own, torch.tensor([], dtype=torch.long), 0.3).backward()
     assert max(p.grad.abs().max() for p in adapted.parameters() if p.grad is not None) < 1e-6
+
+
+def test_scene_organisms_learn_groups_of_four_and_nothing_that_is_held_out():
+    data = training_prompts(ORGANISMS["scenes"])
+    held_out = {p.text for p in scene_captions("test")} | {p.text for p in bundled_twins("test")}
+    assert not {p.text for p in data} & held_out
+    groups: dict[str, list[str]] = {}
+    for prompt in data:
+        groups.setdefault(prompt.unit, []).append(prompt.label or "")
+    assert set(map(tuple, groups.values())) == {("harmful", "harmless", "harmless", "harmless")}
+
+
+def test_the_report_on_wordings_compares_the_models_of_the_twin_prompts():
+    names = twin_organisms()
+    assert names[0] == "demo:base" and "demo:policy" in names
+    assert not [n for n in names if "scenes" in n or "llava" in n] and set(names) <= set(demo_names())

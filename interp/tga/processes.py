@@ -1,0 +1,48 @@
+"""Training in several processes: each takes every n-th picture of a micro-batch, and sums are taken over all of them.
+
+One process needs nothing. Several are started by ``accelerate launch`` or ``torchrun``, and meet through accelerate.
+"""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Processes:
+    """The processes that train together.
+
+    Attributes:
+        count: how many there are.
+        rank: the number of this one, from 0; number 0 writes files.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", "1")), 0
+        self._state: Any = None
+        if self.count > 1:
+            from accelerate import PartialState
+
+            # A process group of the user's own is taken as it is; the CPU one has to be asked for by name.
+            self._state = PartialState(cpu=not torch.cuda.is_available())
+            self.count, self.rank = self._state.num_processes, self._state.process_index
+
+    @property
+    def device(self) -> str | None:
+        """Where this process should put its model; None where the user decides."""
+        return None if self._state is None else str(self._state.device)
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, the same in every one."""
+        if self._state is None:
+            return tensor
+        from accelerate.utils import reduce
+
+        summed: Tensor = reduce(tensor, "sum")
+        return summed
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self._state is not None:
+            self._state.wait_for_everyone()

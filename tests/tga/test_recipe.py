@@ -1,0 +1,67 @@
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interp.cache.identity import canonical_json
+from interp.errors import UsageError
+from interp.models.lora import Lora
+from interp.tga.recipe import Recipe
+from interp.tga.samples import order_of
+from interp.tga.tracking import tracker
+from interp.tga.variants import RELEASED
+
+
+def test_the_learning_rate_rises_and_falls_along_a_cosine():
+    recipe = Recipe(learning_rate=2.0, warmup=0.1)
+    rates = [recipe.rate(step, 100) for step in range(100)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10 * 2)
+    assert max(rates) == rates[9] == rates[10] == 2.0
+    assert rates[55] == pytest.approx(1.0, abs=0.01) and rates[99] < 0.001
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert Recipe(warmup=0.0).rate(0, 1) == Recipe().learning_rate
+
+
+def test_steps_are_given_or_counted_from_epochs():
+    assert Recipe(batch=8, epochs=1.5).total_steps(100) == 19
+    assert Recipe(batch=8, steps=7).total_steps(100) == 7
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"epochs": 0.0}, {"steps": -1}, {"warmup": 1.0}, {"micro_batch": 0}])
+def test_what_trains_nothing_is_refused(wrong):
+    with pytest.raises(UsageError):
+        Recipe(**wrong)
+
+
+def test_every_choice_is_in_the_record():
+    one, other = Recipe(), Recipe(variant=RELEASED, lora=Lora(rank=2))
+    canonical_json(other.record())
+    assert other.record()["variant.layers"] == list(range(10, 19)) and other.record()["lora"]["rank"] == 2
+    assert one.record().keys() == other.record().keys()
+
+
+@given(st.integers(1, 20), st.integers(1, 30), st.integers(0, 5))
+def test_every_picture_is_seen_once_in_every_epoch(batch, pictures, seed):
+    steps = pictures * 2
+    seen = [row for step in range(steps) for row in order_of(step, batch, pictures, seed)]
+    for start in range(0, len(seen) - pictures + 1, pictures):
+        assert sorted(seen[start : start + pictures]) == list(range(pictures))
+    assert order_of(3, batch, pictures, seed) == seen[3 * batch : 4 * batch], "a step's order needs no other step"
+
+
+def test_a_tracker_is_started_on_request_alone(monkeypatch):
+    calls = []
+    module = ModuleType("trackio")
+    module.init = lambda **known: calls.append(known)
+    module.log = calls.append
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    tracker("trackio", "tga", {"steps": 3})({"language": 1.0})
+    assert calls == [{"project": "tga", "config": {"steps": 3}}, {"language": 1.0}]
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UsageError, match="pip install wandb"):
+        tracker("wandb", "tga", {})
+    with pytest.raises(UsageError, match="trackio, wandb"):
+        tracker("tensorboard", "tga", {})
