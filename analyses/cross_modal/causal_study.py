@@ -1,4 +1,4 @@
-"""The ladder, the transplants and the transfer of safety as a study: tables, figures, sentences and claims."""
+"""The ladder, the transplants and the transfer of safety as a part of a study: tables, figures, sentences, claims."""
 
 from typing import Any
 
@@ -10,37 +10,29 @@ from analyses.cross_modal.causal_words import NOTES, ladder_lines, placement_lin
 from analyses.cross_modal.completeness import arms_table, transplant_table
 from analyses.cross_modal.ladder import moved_table, rung_table, step_table
 from analyses.cross_modal.observation import Observed
+from analyses.cross_modal.part import Part
 from analyses.cross_modal.placement import placement_table
 from analyses.cross_modal.resampled import as_rows, rate_of
 from analyses.cross_modal.transfer import SYMBOLIC, kappa_table, transfer_table
 from analyses.cross_modal.transplant_claims import Judged, sentences, transplant_claims
 from interp.prompts.families import opening_text
-from interp.study import Study
 
 
-def run(
-    seen: Observed,
-    *,
-    model: str,
-    pairs: str,
-    symbolic: tuple[str, ...] = SYMBOLIC,
-    seed: int = 0,
-    provenance: dict[str, Any] | None = None,
-) -> Study:
-    """Makes the study of what was seen.
+def part(
+    seen: Observed, *, symbolic: tuple[str, ...] = SYMBOLIC, seed: int = 0, provenance: dict[str, Any] | None = None
+) -> Part:
+    """Makes a part of the study of what was seen.
 
     Args:
         seen: of a model.
-        model: its name, for the title.
-        pairs: the name of the pairs, for the title.
         symbolic: scenes that pictures only show by a symbol.
         seed: of the bootstrap.
         provenance: what claims should carry: at least prompts, code and seed.
 
     Returns:
         Tables ``ladder``, ``ladder_steps``, ``ladder_moved``, ``transplants``, ``transplant_arms``,
-        ``transplant_answers``, ``transfer``, ``kappas``, ``placements`` and ``placed``, their figures, and one claim
-        per direction and position of the map beside those of ladder and transfer.
+        ``transplant_answers``, ``transfer``, ``kappas``, ``placements``, ``placed`` and ``thresholds``, their figures,
+        and one claim per direction and position of the map beside those of ladder and transfer.
     """
     about = provenance or {}
     tables = {
@@ -54,6 +46,7 @@ def run(
         "kappas": kappa_table(seen.answered, seed=seed),
         "placements": placement_table(seen.placed["place"].tolist(), seen.placed["scene"].tolist(), symbolic=symbolic),
         "placed": seen.placed,
+        "thresholds": pd.DataFrame(seen.thresholds.items(), columns=["what", "value"]),
     }
     openings = ", ".join(repr(opening_text(phrase)) for phrase in seen.family.phrases[:3])
     claims = (
@@ -61,19 +54,17 @@ def run(
         content_claim(seen.ladder, family=seen.family.name, seed=seed, provenance=about),
         *transplant_claims(seen.transplants, seen.judged, family=seen.family.name, provenance=about),
     )
-    return Study(
-        title=f"Does refusal hear the picture: {model} on {pairs}",
-        headlines=(
+    return Part(
+        tables=tables,
+        figures=drawn(tables),
+        sentences=(
             *transfer_lines(tables["transfer"], tables["kappas"]),
             *placement_lines(tables["placements"], seen.thresholds),
             *ladder_lines(tables["ladder"], tables["ladder_steps"]),
             *sentences(seen.transplants, claims),
         ),
         notes=(*NOTES, _read_in(seen, openings)),
-        tables=tables,
-        figures=drawn(tables),
         claims=claims,
-        about={"openings": openings, **{name: f"{value:.3g}" for name, value in seen.thresholds.items()}},
         drawn_from=DRAWN_FROM,
     )
 

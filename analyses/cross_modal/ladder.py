@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
+from analyses.cross_modal.questions import different
 from analyses.cross_modal.resampled import Weights, as_rows, mean_of, rate_of
 from analyses.cross_modal.rungs import NONE, REAL, RUNGS, TWIN, ZERO
 from interp.causal import answers, refusal_log_odds, states_at
@@ -99,14 +100,10 @@ def read(
         tokens: most tokens of an answer.
         batch_size: how many prompts run at once.
     """
-    asked = [_what(prompt) for prompt in prompts]
-    first = {key: place for place, key in reversed(list(enumerate(asked)))}
-    kept = sorted(first.values())
-    chosen = [prompts[i] for i in kept]
+    chosen, back = different(prompts)
     log_odds = refusal_log_odds(adapter, chosen, [family], batch_size=batch_size).numpy()
     said = answers(adapter, chosen, tokens=tokens, batch_size=batch_size)
     states = states_at(adapter, chosen, layers, (-1,), batch_size=batch_size)[:, :, 0].float().numpy()
-    back = [kept.index(first[key]) for key in asked]
     return Reading(log_odds[back], [said[i] for i in back], states[back])
 
 
@@ -149,14 +146,9 @@ def climb(
         np.stack([r.log_odds for r in found.values()], 1),
         np.stack([judged(r.answers) for r in found.values()], 1),
         torch.stack(moved, 1).numpy(),
-        tuple(len(set(map(_what, prompts))) for prompts in rungs.values()),
+        tuple(len(different(prompts)[0]) for prompts in rungs.values()),
     )
     return ladder, said
-
-
-def _what(prompt: Prompt) -> tuple[object, ...]:
-    """Everything of a prompt that a model sees."""
-    return (prompt.messages, prompt.image, prompt.caption)
 
 
 def judged(said: Sequence[str]) -> Float[ndarray, " answer"]:

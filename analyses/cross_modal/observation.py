@@ -15,7 +15,7 @@ from analyses.cross_modal.completeness import Transplants
 from analyses.cross_modal.ladder import Ladder, climb, read
 from analyses.cross_modal.own_refusals import default_refusals, own_refusals
 from analyses.cross_modal.placing import place_all
-from analyses.cross_modal.questions import QUESTION, rung_prompts
+from analyses.cross_modal.questions import QUESTION, different, rung_prompts
 from analyses.cross_modal.session import Arrays, Effort, Session
 from analyses.cross_modal.transfer import ARMS, CAPTION, TEXT, Answers
 from analyses.cross_modal.transplant_claims import Judged
@@ -102,8 +102,9 @@ def answer_all(session: Session) -> Answers:
     def given(arm: str) -> list[str]:
         session.notify(f"Answering {len(session.pairs)} prompts of the {arm} arm.")
         effort = session.effort
-        prompts = session.prompts(arm)
-        return answers(session.adapter, prompts, tokens=effort.answer_tokens, batch_size=effort.batch_size)
+        chosen, back = different(session.prompts(arm))
+        found = answers(session.adapter, chosen, tokens=effort.answer_tokens, batch_size=effort.batch_size)
+        return [found[i] for i in back]
 
     said = {arm: session.json(f"answers_{arm}", partial(given, arm)) for arm in ARMS}
     of = {pair.id: pair for pair in session.pairs}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analyses.cross_modal.ladder import judged
 from analyses.cross_modal.placement import Link, names, placed, retrieved
+from analyses.cross_modal.questions import different
 from analyses.cross_modal.session import Arrays, Session
 from analyses.cross_modal.transfer import CAPTION, IMAGE, TEXT, Answers
 from interp.cache.batches import make_batch
@@ -103,10 +104,11 @@ def states_of(
     adapter: Adapter, prompts: Sequence[Prompt], positions: Sequence[str], layers: Sequence[int], *, batch_size: int
 ) -> Float[Tensor, "prompt layer position d_model"]:
     """States of prompts at named positions, float32, read batch by batch of similar length."""
-    encoded = Encoder(adapter.processor).encode(prompts, positions)
+    chosen, back = different(prompts)
+    encoded = Encoder(adapter.processor).encode(chosen, positions)
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
     parts = []
     for start in range(0, len(order), batch_size):
         batch = make_batch([encoded[i] for i in order[start : start + batch_size]], 0)
         parts.append(adapter.states(batch, layers).float())
-    return torch.cat(parts)[torch.tensor(order).argsort()]
+    return torch.cat(parts)[torch.tensor(order).argsort()][torch.tensor(back)]

@@ -39,6 +39,23 @@ def asked(pairs: Sequence[Pair], arm: str, question: str = QUESTION) -> tuple[Pr
     )
 
 
+def different(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[int]]:
+    """The prompts that ask different things, and for every prompt the place of its own among them.
+
+    What a model does with a prompt depends on its words and its picture alone, so each is run once.
+    """
+    places: dict[tuple[object, ...], int] = {}
+    chosen: list[Prompt] = []
+    back = []
+    for prompt in prompts:
+        key = (prompt.messages, prompt.image, prompt.caption)
+        if key not in places:
+            places[key] = len(chosen)
+            chosen.append(prompt)
+        back.append(places[key])
+    return chosen, back
+
+
 def rung_prompts(
     rows: Twinned, processor: Any, folder: Path, *, question: str = QUESTION, seed: int = 0
 ) -> Mapping[str, tuple[Prompt, ...]]:

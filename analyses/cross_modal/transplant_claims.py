@@ -172,29 +172,21 @@ def sentences(found: Transplants, claims: tuple[Claim, ...]) -> list[str]:
             f"The caption and the image arm do not differ in refusal ({told(gap, 'nats')}, n = {gap.n}): there is no "
             "way between them that a transplant could go, so completeness has no number."
         ]
-    lines = [f"The caption arm refuses more than the image arm by {told(gap, 'nats')} (n = {gap.n})."]
+    lines = [f"Refusal log-odds of the caption arm minus those of the image arm: {told(gap, 'nats')} (n = {gap.n})."]
     for direction in found.found:
-        own = [c for c in claims if c.locator == f"transplant, {direction}"]
-        lines += [f"{_title(direction)}: {c.statement} {_stranger(found, direction, c)}" for c in own if c.established]
-        failed = [f"{c.position} ({', '.join(k.name for k in c.controls if not k.passed)})" for c in own
-                  if not c.established]  # fmt: skip
-        if failed:
-            lines.append(f"{_title(direction)} not established at {'; '.join(failed)}. See Claims.")
+        made = [c for c in claims if c.locator == f"transplant, {direction}" and c.established]
+        lines += [f"{direction.capitalize()} at {c.position}: {_stranger(found, direction, c)}" for c in made]
     return lines
-
-
-def _title(direction: str) -> str:
-    return direction.capitalize()
 
 
 def _stranger(found: Transplants, direction: str, claim: Claim) -> str:
     """How much of it another pair of the same kind does: whether it is this content, or that kind of content."""
     if STRANGER not in found.plan.sources or claim.onset is None:
-        return ""
+        return str(claim.statement)
     i = found.plan.layers.index(int(claim.onset))
     own, other = (found.completeness(direction, source, claim.position) for source in (OWN, STRANGER))
     (lo, hi), (other_lo, other_hi) = own.interval, other.interval
     return (
-        f"Completeness at layer {int(claim.onset)}: {own.value[i]:.2f} [{lo[i]:.2f}, {hi[i]:.2f}]; with the states of "
+        f"completeness at layer {int(claim.onset)}: {own.value[i]:.2f} [{lo[i]:.2f}, {hi[i]:.2f}]; with the states of "
         f"another pair of the same kind {other.value[i]:.2f} [{other_lo[i]:.2f}, {other_hi[i]:.2f}]."
     )

@@ -9,6 +9,7 @@ import pytest
 from analyses.cross_modal import causal_study
 from analyses.cross_modal.ladder import ANY_IMAGE, THIS_CONTENT, Ladder, moved_table, rung_table, step_table
 from analyses.cross_modal.observation import Observed
+from analyses.cross_modal.part import composed
 from analyses.cross_modal.placement import NOT_LINKED
 from analyses.cross_modal.rungs import NONE, RUNGS
 from analyses.cross_modal.transfer import IMAGE
@@ -61,7 +62,7 @@ def observed(**changes):
 
 
 def study_of(seen):
-    return causal_study.run(seen, model="m", pairs="p", provenance=PROVENANCE)
+    return composed([causal_study.part(seen, provenance=PROVENANCE)], title="m", about={})
 
 
 def test_steps_are_paired_and_find_what_was_planted():
@@ -115,7 +116,7 @@ def test_nothing_moves_and_nothing_is_claimed():
     seen = observed(ladder=ladder(any_image=0, content=0), transplants=none, judged=answered(none, works=False))
     study = study_of(seen)
     assert not any(claim.established for claim in study.claims[1:])
-    assert any("not established" in line for line in study.headlines)
+    assert any("Not established" in line for line in study.headlines)
 
 
 def test_arms_that_do_not_differ_are_said_not_to(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from analyses.cross_modal import causal_study
 from analyses.cross_modal.observation import observe
 from analyses.cross_modal.own_refusals import default_refusals, own_refusals
+from analyses.cross_modal.part import composed
 from analyses.cross_modal.placement import PLACES
 from analyses.cross_modal.questions import asked, described, rung_prompts
 from analyses.cross_modal.rungs import NONE, RUNGS, TWIN, ZERO
@@ -110,7 +111,8 @@ def test_a_second_look_needs_no_model_and_other_seeds_do(seen, pairs, folder, mo
 
 
 def test_a_random_model_hears_nothing(seen, tmp_path):
-    study = causal_study.run(seen, model="m", pairs="p", provenance={"prompts": "p", "code": "c", "seed": 0})
+    part = causal_study.part(seen, provenance={"prompts": "p", "code": "c", "seed": 0})
+    study = composed([part], title="m", about={})
     established = [claim.locator for claim in study.claims if claim.established]
     assert not [name for name in established if name.startswith("transplant")]
     page = write_study(study, tmp_path).read_text("utf-8")
