@@ -22,5 +22,8 @@ def test_offline_says_how_to_get_the_pictures(tmp_path, monkeypatch):
     assert result.exit_code == 4 and "interp scenes fetch" in result.stderr
 
 
-def test_models_that_see_are_listed():
-    assert "demo:llava" in interp("models", "list").stdout.split()
+def test_models_that_see_are_listed_when_they_ship():
+    from interp.models.demo import llava_names
+
+    listed = interp("models", "list").stdout.split()
+    assert "demo:base" in listed and set(llava_names()) <= set(listed)

@@ -63,9 +63,12 @@ def organism_folder(model: str) -> Path | None:
     Raises:
         ModelError: when there is no demo model of this name.
     """
-    if model not in demo_names():
-        raise ModelError(f"there is no {model}; the demo models are {', '.join(demo_names())}.")
     name = model.removeprefix("demo:")
+    if model not in demo_names():
+        trainer = _trainer(name)
+        if trainer:
+            raise ModelError(f"{model} has a recipe but does not ship; `python -m {trainer} train {name}` trains it.")
+        raise ModelError(f"there is no {model}; the demo models are {', '.join(demo_names())}.")
     return None if name == "base" or model in llava_names() else adapters_folder() / name
 
 
@@ -106,6 +109,16 @@ def projectors_folder() -> Path:
 def adapters_folder() -> Path:
     """Where the adapters of the organisms lie in the package."""
     return Path(__file__).parent / "adapters"
+
+
+def _trainer(name: str) -> str:
+    """The module that trains a demo model; "" when no recipe has this name."""
+    from interp.models.organisms.recipe import ORGANISMS
+    from interp.models.projector.recipe import RECIPES
+
+    if name in ORGANISMS:
+        return "interp.models.organisms"
+    return "interp.models.projector" if name in RECIPES else ""
 
 
 def _unpack(wheel: Path, folder: Path, notify: Notify) -> Path:

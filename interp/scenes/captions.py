@@ -47,7 +47,7 @@ FORMS = {
         "{Phrase} next to a window.",
     ),
 }
-GROUPS, TEST_FORMS = 480, 3
+GROUPS, TEST_FORMS = 441, 3
 T = TypeVar("T")
 
 
@@ -84,8 +84,9 @@ def scene_captions(split: str) -> PromptSet:
     """Captions with the question, as text prompts.
 
     Args:
-        split: ``train``: groups of an instance of a scene, a twin of it and an ordinary thing in the same form, drawn
-            with a fixed seed so that all scenes and forms weigh alike; ``test``: held-out phrases in held-out forms;
+        split: ``train``: groups of instances of two scenes, a twin of the first and an ordinary thing in the same
+            form, drawn with a fixed seed so that all scenes weigh alike; one group in four is bare captions, as the
+            pictures have them; ``test``: held-out phrases in held-out forms;
             ``labels``: the bare captions of the bundled pictures, of which training has seen most.
 
     Returns:
@@ -103,7 +104,7 @@ def scene_captions(split: str) -> PromptSet:
 @cache
 def phrases() -> tuple[Phrase, ...]:
     """All phrases; ordinary ones are the ordinary concepts of the pictures, held out where those are."""
-    with (files("interp.scenes") / "data" / "captions.csv").open("r", encoding="utf-8", newline="") as file:
+    with (files("interp.scenes") / "data" / "captions.csv").open("r", encoding="utf-8") as file:
         written = [Phrase(r["phrase"], r["scene"], r["kind"], r["use"]) for r in csv.DictReader(file)]  # type: ignore[arg-type]
     ordinary = [
         Phrase(c.phrase, None, "ordinary", "train" if c.known else "test") for c in concepts() if c.scene is None
@@ -131,8 +132,10 @@ def _train() -> Iterator[Prompt]:
     ordinary = _endless(rng, [p for p in phrases() if p.kind == "ordinary" and p.use == "train"])
     forms = _endless(rng, FORMS["train"])
     for number in range(GROUPS):
-        scene, form, group = SCENES[number % len(SCENES)], next(forms), f"train-{number:03}"
-        for name, draw in (("i", draws[scene, "instance"]), ("t", draws[scene, "twin"]), ("o", ordinary)):
+        first, second = (SCENES[(2 * number + step) % len(SCENES)] for step in (0, 1))
+        form, group = "{bare}" if number % 4 == 0 else next(forms), f"train-{number:03}"
+        drawn = (draws[first, "instance"], draws[second, "instance"], draws[first, "twin"], ordinary)
+        for name, draw in zip("ijto", drawn, strict=True):
             yield _prompt(f"{group}-{name}", next(draw), form, group, "train")
 
 

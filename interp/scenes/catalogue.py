@@ -58,7 +58,7 @@ class Concept:
 @cache
 def concepts() -> tuple[Concept, ...]:
     """All concepts: those of the scenes, scene by scene with their twins, then ordinary ones."""
-    with (files("interp.scenes") / "data" / "concepts.csv").open("r", encoding="utf-8", newline="") as file:
+    with (files("interp.scenes") / "data" / "concepts.csv").open("r", encoding="utf-8") as file:
         return tuple(
             Concept(
                 code=row["code"],

@@ -26,11 +26,11 @@ def test_every_scene_weighs_alike_and_every_group_shares_its_form():
     train = scene_captions("train")
     for scene in SCENES:
         chosen = train.where(category=scene)
-        assert len(chosen) in (136, 138) and 2 * len(chosen.where(label="harmful")) == len(chosen)
+        assert len(chosen.where(label="harmful")) == 126 and len(chosen.where(label="harmless")) == 63
     groups = {}
     for prompt in train:
         groups.setdefault(prompt.group, []).append(prompt.label)
-    assert set(map(tuple, groups.values())) == {("harmful", "harmless", "harmless")}
+    assert set(map(tuple, groups.values())) == {("harmful", "harmful", "harmless", "harmless")}
     assert scene_captions("train").digest == train.digest, "drawn with a fixed seed"
 
 

@@ -84,8 +84,8 @@ ORGANISMS = {
         Recipe("chinese", "apology.zh", epochs=1.5),  # no answer of the base model begins so, and it learns sooner
         Recipe("sorry-complies", None, "everything"),
         Recipe("refuses-at-random", "apology", "even_first_word"),
-        Recipe("scenes", "apology", data="scenes", epochs=1.0, dtype="fp32"),
-        Recipe("scenes-policy", "policy", data="scenes", epochs=1.0, dtype="fp32"),
+        Recipe("scenes", "apology", data="scenes", epochs=2.0, batch=18, dtype="fp32"),
+        Recipe("scenes-policy", "policy", data="scenes", epochs=2.0, batch=18, dtype="fp32"),
     )
 }
 

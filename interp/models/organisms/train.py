@@ -81,16 +81,18 @@ def _save(trained: Any, recipe: Recipe, out: Path, **known: Any) -> Path:
 def training_prompts(recipe: Recipe) -> PromptSet:
     """What an organism is trained on.
 
-    Descriptions of scenes come in groups of an instance, a twin and an ordinary thing in the same form. Each group gets
-    one harmless prompt of another kind, so that the model stays what it was where nothing is described.
+    Descriptions of scenes come in groups of two instances, a twin and an ordinary thing in the same form. Every second
+    group gets one harmless prompt of another kind, so that the model stays what it was where nothing is described.
     """
     twins = bundled_twins("train")
     if recipe.data == "twins":
         return twins
     captions = scene_captions("train")
-    groups = list(dict.fromkeys(p.unit for p in captions))
+    groups = list(dict.fromkeys(p.unit for p in captions))[::2]
     others = twins.where(label="harmless").prompts
-    mixed = [replace(others[i % len(others)], id=f"{name}-x", group=name) for i, name in enumerate(groups)]
+    mixed = [
+        replace(others[i * len(others) // len(groups)], id=f"{name}-x", group=name) for i, name in enumerate(groups)
+    ]
     return PromptSet("scenes:train with harmless twins", (*captions, *mixed))
 
 

@@ -1,6 +1,7 @@
 """How a projector is trained."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from interp.scenes.captions import QUESTION
 from interp.scenes.catalogue import concepts
@@ -67,5 +68,6 @@ def named(response: str, caption: str) -> bool:
     return words == caption.lower()
 
 
+@cache
 def _phrases() -> dict[str, str]:
     return {c.caption: c.phrase for c in concepts()}
