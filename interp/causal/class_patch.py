@@ -81,7 +81,8 @@ class ClassPatch:
     def applied(self, states: PlaceStates, rows: Int[Tensor, " row"]) -> PlaceStates:
         """The values of one prompt, in the dtype of the states."""
         (row,) = rows.tolist()
-        return self.values[row][None].to(states)
+        written: Tensor = self.values[row][None].to(states)
+        return written
 
     def displacement(self, states: Sequence[TokenStates]) -> tuple[Float[Tensor, " _"], ...]:
         """How far it moves every token of every prompt: Euclidean norms, float64, in the units of the states.

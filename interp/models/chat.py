@@ -68,7 +68,8 @@ def render(
         prompt: with or without something in the slot.
         template: the chat template, the tokenizer's own when not given.
         placeholder: what stands for a picture in the text; empty for a model that reads none.
-        expand: writes out the placeholder of the prompt's picture; needed where it has one.
+        expand: writes out the placeholder of the prompt's picture; needed where it has one, and given for all texts of
+            a model that reads pictures, since processors may add something to any.
 
     Raises:
         ModelError: when the template refuses the conversation, drops a message or changes its text.
@@ -82,16 +83,15 @@ def render(
     else:
         # Templates of vision-language models may take nothing but lists of parts, for text too.
         skeleton = _first(partial(_of_texts, renderer), partial(_of_texts, renderer, as_part=True))
-    if prompt.image is not None and expand is not None:
-        # Only marks stand in it, so nothing that a message holds can pass for a picture.
-        written = expand(skeleton.text.replace(SLOT, skeleton.placeholder))
-        return _assembled(prompt, written, skeleton.contents, bare=not template)
     text, contents = skeleton.text, dict(skeleton.contents)
     if prompt.caption is not None:
         follows = text.partition(SLOT)[2][:1]
         text = text if follows.isspace() else text.replace(SLOT, f"{SLOT}\n")
         contents[SLOT] = prompt.caption
-    return _assembled(prompt, text, contents, bare=not template)
+    else:
+        text = text.replace(SLOT, skeleton.placeholder)
+    # Only marks stand in the text, so nothing that a message holds can pass for a picture.
+    return _assembled(prompt, text if expand is None else expand(text), contents, bare=not template)
 
 
 @dataclass(frozen=True, slots=True)

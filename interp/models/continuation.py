@@ -12,7 +12,7 @@ from torch import Tensor
 from interp.errors import ModelError
 from interp.models.anatomy import accepts
 from interp.models.padding import left_padded, right_padded
-from interp.models.pictures import Picture, picture_inputs, showing
+from interp.models.pictures import CROSSING, Picture, picture_inputs, showing
 
 
 @runtime_checkable
@@ -55,6 +55,8 @@ def read(model: Any, texts: Sequence[Sequence[int]], pictures: Sequence[Picture 
     ids, mask = left_padded(texts, pad=0)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     seen = picture_inputs(model, pictures, ids, mask)
+    if CROSSING in seen:  # every token looks at the picture anew, and is to be told at which part
+        return _read_anew(model, texts, pictures)
     positions = seen.pop("position_ids", positions)
     last = torch.full((len(ids),), ids.shape[1] - 1)
     with showing(pictures):

@@ -119,16 +119,17 @@ class Encoder:
         """
         return self._render(prompt)[0]
 
-    def _render(self, prompt: Prompt) -> tuple[Rendered, Picture | None]:
-        """The text of a prompt, in which the processor has written out its picture."""
-        if prompt.image is None:
-            placeholder = "" if self.pictures is None else self.pictures.placeholder
-            return self._marked(render(self.tokenizer, prompt, template=self.template, placeholder=placeholder)), None
+    def _render(self, prompt: Prompt) -> tuple[Rendered, Written | None]:
+        """The text of a prompt, in which the processor has written out its picture, and what else it gave."""
         if self.pictures is None:
-            raise UsageError(
-                f"prompt {prompt.id!r} has a picture, but nothing that reads pictures was given: use a vision-language "
-                "model with its processor files, and hand on its processor, not its tokenizer."
-            )
+            if prompt.image is not None:
+                raise UsageError(
+                    f"prompt {prompt.id!r} has a picture, but nothing that reads pictures was given: use a "
+                    "vision-language model with its processor files, and hand on its processor, not its tokenizer."
+                )
+            return render(self.tokenizer, prompt, template=self.template), None
+        if prompt.image is None and not self.pictures.reads_text:
+            raise UsageError(f"prompt {prompt.id!r} has no picture, and this model reads none without one.")
         heard: list[Written] = []
         reader, path = self.pictures, prompt.image
 
@@ -137,18 +138,14 @@ class Encoder:
             return heard[-1].text
 
         rendered = render(self.tokenizer, prompt, template=self.template, placeholder=reader.placeholder, expand=expand)
-        marked = self._marked(rendered)
-        return replace(marked, special=marked.special and heard[-1].special), reader.picture(prompt, heard[-1].kinds)
-
-    def _marked(self, rendered: Rendered) -> Rendered:
-        """With special tokens as a processor adds them: where the template does not begin with one of its own."""
+        # A processor has special tokens added where the text does not begin with one already.
         begun = self.tokenizer.bos_token is not None and rendered.text.startswith(self.tokenizer.bos_token)
-        return replace(rendered, special=not begun) if self.pictures is not None else rendered
+        return replace(rendered, special=heard[-1].special and not begun), heard[-1]
 
     def _encode(self, prompt: Prompt, positions: Sequence[str]) -> Encoded:
-        rendered, picture = self._render(prompt)
+        rendered, written = self._render(prompt)
         tokens, breaks = self._tokenize(prompt, rendered)
-        classes = self._classes(tokens, rendered)
+        classes = self._classes(tokens, rendered, beside=written is not None and written.crossing)
         instruction = [i for i, name in enumerate(classes) if name == "instruction"]
         if not instruction:
             raise ModelError(f"prompt {prompt.id!r}: its instruction is empty in this model's vocabulary.")
@@ -172,13 +169,17 @@ class Encoder:
                 )
         places = _places(instruction[-1], len(tokens) - 1, len(ids) - 1, positions, slots)
         means = {position: indices for position, indices in slots.items() if position.endswith("_mean")}
+        picture = self.pictures.picture(prompt, len(tokens)) if self.pictures and prompt.image else None
         return Encoded(ids, places, breaks + more_breaks, means, tuple(classes), picture)
 
-    def _classes(self, tokens: Sequence[Token], rendered: Rendered) -> list[str]:
-        """The class of every token: a token that two share is the caption's, and control tokens are the template's."""
+    def _classes(self, tokens: Sequence[Token], rendered: Rendered, *, beside: bool) -> list[str]:
+        """The class of every token: a token that two share is the caption's, and control tokens are the template's.
+
+        With the picture ``beside`` the text, no token becomes it.
+        """
         control = self._control_ids(rendered.frame)
         spans = {"caption": rendered.caption, "instruction": rendered.instruction}
-        image = None if self.pictures is None else self.pictures.image_id
+        image = None if self.pictures is None or beside else self.pictures.image_id
 
         def of(token: Token) -> str:
             if token.id == image:

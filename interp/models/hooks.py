@@ -89,19 +89,25 @@ class HooksAdapter:
             if layer == layers[-1]:
                 raise StopForward
 
-        with watching(self._watchers(layers, take)), suppress(StopForward):
+        # Blocks that look at a picture beside the text leave a text without one as it is.
+        beside = [] if any(batch.pictures) else getattr(self.anatomy.text_config, "cross_attention_layers", None) or []
+        with watching(self._watchers(layers, take, beside)), suppress(StopForward):
             self._forward(batch, prefix)
         missing = [layer for layer in layers if layer not in taken]
         if missing:
             raise ModelError(f"layers {missing} did not run in the forward; this model can not be read by hooks.")
         return torch.stack([taken[layer] for layer in layers], dim=1)
 
-    def _watchers(self, layers: Sequence[int], take: Any) -> list[tuple[nn.Module, Any]]:
-        """Layer 0 is what the first block was given, layer i what block i returned."""
-        blocks = self.anatomy.blocks
-        embedding = [(blocks[0], lambda args, kwargs, _: take(0, first_tensor(args, kwargs)))]
-        after = [(blocks[i - 1], lambda *call, i=i: take(i, output_tensor(call[-1]))) for i in layers if i > 0]
-        return [*(embedding if 0 in layers else []), *after]
+    def _watchers(self, layers: Sequence[int], take: Any, passed_over: Sequence[int]) -> list[tuple[nn.Module, Any]]:
+        """Layer 0 is what the first block was given, layer i what block i returned, or the one before it did."""
+        blocks, watchers = self.anatomy.blocks, []
+        for layer in layers:
+            last = max((i for i in range(layer + 1) if i - 1 not in passed_over), default=0)
+            if last == 0:
+                watchers.append((blocks[0], lambda *call, i=layer: take(i, first_tensor(*call[:2]))))
+            else:
+                watchers.append((blocks[last - 1], lambda *call, i=layer: take(i, output_tensor(call[-1]))))
+        return watchers
 
     def _forward(self, batch: Batch, prefix: Any) -> None:
         runs = self.model.base_model if any(batch.pictures) else self.anatomy.decoder

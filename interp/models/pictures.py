@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,12 +17,15 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from interp.errors import ModelError
+from interp.models.anatomy import accepts
 from interp.prompts.images import image_digest, read_image
 from interp.prompts.prompt import Prompt
 
 PER_TOKEN = ("mm_token_type_ids", "token_type_ids")
 """What processors call the kinds of tokens, where a model asks for them beside the ids."""
-OF_TEXT = ("input_ids", "attention_mask", *PER_TOKEN)
+CROSSING = "cross_attention_mask"
+"""What says which part of a picture each token looks at, in models where pictures stand beside the text."""
+OF_TEXT = ("input_ids", "attention_mask", "labels", *PER_TOKEN)
 
 _shown: ContextVar[tuple[str, ...]] = ContextVar("pictures of the rows of the forward that runs", default=())
 
@@ -33,13 +37,13 @@ class Picture:
     Attributes:
         path: its file.
         sha256: digest of the file.
-        kinds: what the model calls the kinds of tokens; empty where it does not ask for them.
+        asked: how many tokens the prompt has, those of the picture among them and a response not.
         reader: the processor.
     """
 
     path: str
     sha256: str
-    kinds: str
+    asked: int
     reader: "PictureReader" = field(repr=False)
 
     def pixels(self) -> dict[str, Tensor]:
@@ -55,13 +59,16 @@ class Written:
         text: as it is to be tokenized.
         special: whether the processor lets the tokenizer add special tokens.
         pixels: see `Picture.pixels`.
-        kinds: see `Picture.kinds`.
     """
 
     text: str
     special: bool
     pixels: dict[str, Tensor]
-    kinds: str
+
+    @property
+    def crossing(self) -> bool:
+        """Whether the model looks at the picture from beside the text; then no token of it becomes the picture."""
+        return CROSSING in self.pixels
 
 
 def tokenizer_of(reader: Any) -> Any:
@@ -85,38 +92,42 @@ class PictureReader:
         own = getattr(processor.tokenizer, "image_token_id", None)
         self.image_id = int(processor.image_token_id if own is None else own)
 
-    def written(self, path: str, text: str) -> Written:
-        """What the processor makes of a picture and a text with one placeholder.
+    def written(self, path: str | None, text: str) -> Written:
+        """What the processor makes of a picture and a text with one placeholder, or of a text without any.
 
         Raises:
             ImageError: when the picture can not be read.
             ModelError: when the processor refuses it.
         """
-        picture = read_image(path)
+        seen = {} if path is None else {"images": [read_image(path)]}
         processor, heard = copy.copy(self.processor), _Heard(self.processor.tokenizer)
         processor.tokenizer = heard
         try:
-            found = processor(text=[text], images=[picture], return_tensors="pt")
+            found = processor(text=[text], return_tensors="pt", **seen)
         except (ValueError, TypeError, RuntimeError, IndexError, KeyError, ZeroDivisionError) as error:
             kind = type(self.processor).__name__
-            raise ModelError(f"{path}: the model's {kind} refuses this picture: {error}") from error
-        kinds = next((name for name in PER_TOKEN if name in found and _is_kinds(found[name])), "")
+            raise ModelError(f"{path or repr(text)}: the model's {kind} refuses it: {error}") from error
         pixels = {name: value for name, value in found.items() if name not in OF_TEXT and isinstance(value, Tensor)}
-        return Written(heard.text, heard.special, pixels, kinds)
+        return Written(heard.text, heard.special, pixels)
 
-    def picture(self, prompt: Prompt, kinds: str) -> Picture:
-        """The picture of a prompt that has one."""
+    def picture(self, prompt: Prompt, asked: int) -> Picture:
+        """The picture of a prompt that has one, which is ``asked`` tokens long."""
         path = str(prompt.image)
-        return Picture(path, image_digest(path), kinds, self)
+        return Picture(path, image_digest(path), asked, self)
 
-    def kinds(self, ids: Int[Tensor, "row token"]) -> Int[Tensor, "row token"]:
-        """The kind of every token, as the processor numbers them."""
-        return torch.tensor(self.processor.create_mm_token_type_ids(ids.tolist()))
+    @cached_property
+    def reads_text(self) -> bool:
+        """Whether the processor takes a text without a picture, too."""
+        try:
+            self.processor(text=["a"])
+        except ValueError:
+            return False
+        return True
 
-
-def _is_kinds(values: Any) -> bool:
-    """Whether any token is of another kind; tokenizers call the number of the text in a pair so, too."""
-    return isinstance(values, Tensor) and bool(values.any())
+    @cached_property
+    def numbers_kinds(self) -> bool:
+        """Whether the processor numbers tokens by what they are of: 1 for those of a picture, 0 for text."""
+        return bool(getattr(self.processor, "return_mm_token_type_ids", False))
 
 
 class _Heard:
@@ -164,9 +175,14 @@ def picture_inputs(
     first = next(model.parameters())
     rows = [picture.pixels() for picture in shown_here]
     inputs: dict[str, Tensor] = {name: stacked([row[name] for row in rows]) for name in rows[0]}
-    kinds = shown_here[0].kinds
+    if CROSSING in inputs:
+        # The processor says which tiles there are to look at; every token from the picture's place on may.
+        tiles = torch.cat([row[CROSSING][:, -1] for row in rows])
+        sees = (ids == shown_here[0].reader.image_id).cumsum(-1).clamp(max=1) * mask
+        inputs[CROSSING] = sees[..., None, None] * tiles[:, None]
+    kinds = next((name for name in PER_TOKEN if accepts(model.base_model, name)), "")
     if kinds:
-        inputs[kinds] = shown_here[0].reader.kinds(ids) * mask
+        inputs[kinds] = _kinds(shown_here, ids, mask)
     inputs = {k: v.to(first.device, first.dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
     rope = getattr(model.base_model, "get_rope_index", None)
     if places and rope is not None:
@@ -174,6 +190,17 @@ def picture_inputs(
         known = {k: v for k, v in inputs.items() if k in (kinds, "image_grid_thw")}
         inputs["position_ids"] = rope(ids.to(first.device), attention_mask=mask.to(first.device), **known)[0]
     return inputs
+
+
+def _kinds(
+    pictures: Sequence[Picture], ids: Int[Tensor, "row token"], mask: Int[Tensor, "row token"]
+) -> Int[Tensor, "row token"]:
+    """The kinds of tokens: 1 for a picture's, or else (PaliGemma) for those behind the prompt, which sees ahead."""
+    reader = pictures[0].reader
+    if reader.numbers_kinds:
+        return torch.tensor(reader.processor.create_mm_token_type_ids(ids.tolist())) * mask
+    asked = torch.tensor([picture.asked for picture in pictures])[:, None]
+    return (mask.cumsum(-1) > asked).long() * mask
 
 
 @contextmanager

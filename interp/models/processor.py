@@ -4,7 +4,9 @@ Image processors come in two kinds, one on Pillow and one on torchvision, whose 
 is ever taken, so a cache does not depend on what is installed, and nothing is asked to install torchvision.
 """
 
+import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,9 @@ def load_processor(folder: Path, config: Any, tokenizer: Any) -> Any:
 
     if not any((folder / name).is_file() for name in FILES):
         return tokenizer
-    kind = PROCESSOR_MAPPING.get(type(config), None)
-    if kind is None or not {"image_processor", "tokenizer"} <= set(kind.get_attributes()):
+    kind = without_torchvision(PROCESSOR_MAPPING.get(type(config), None))
+    attributes = set() if kind is None else set(kind.get_attributes())
+    if not {"image_processor", "tokenizer"} <= attributes:
         raise ModelError(f"{folder}: transformers has no processor of pictures and text for {config.model_type}.")
     try:
         images = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
@@ -52,6 +55,27 @@ def load_processor(folder: Path, config: Any, tokenizer: Any) -> Any:
     if getattr(processor, "image_token", None) is None:
         raise ModelError(f"{folder}: {kind.__name__} names no image token, so no picture can be placed in a prompt.")
     return processor
+
+
+def without_torchvision(kind: Any) -> Any:
+    """The class of a processor; transformers has a stand-in for one whose module asks for torchvision.
+
+    Pixtral's takes a function from the image processor on torchvision that the one on Pillow has, too.
+    """
+    from transformers import ProcessorMixin
+
+    if kind is None or issubclass(kind, ProcessorMixin):
+        return kind
+    package = kind.__module__.rpartition(".")[0]
+    name = package.rpartition(".")[2]
+    wanted = f"{package}.image_processing_{name}"
+    try:
+        sys.modules[wanted] = import_module(f"{package}.image_processing_pil_{name}")
+        return getattr(import_module(kind.__module__), kind.__name__)
+    except ImportError as error:
+        raise ModelError(f"{kind.__name__} can not be loaded without torchvision: {error}") from error
+    finally:
+        sys.modules.pop(wanted, None)
 
 
 class _Absent(dict[str, Any]):

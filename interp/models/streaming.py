@@ -12,7 +12,7 @@ from interp.errors import ModelError, UsageError
 from interp.models.anatomy import Anatomy, Watcher, accepts, dissect, first_tensor, output_tensor, watching
 from interp.models.encoding import Encoder
 from interp.models.hooks import HooksAdapter
-from interp.models.pictures import Picture, picture_inputs, showing, tokenizer_of
+from interp.models.pictures import CROSSING, Picture, picture_inputs, showing, tokenizer_of
 from interp.prompts.prompt import Prompt
 
 
@@ -97,6 +97,7 @@ class _Reader:
         self.read_so_far: list[int] = []
         self.cache: Any = None
         self.places: Tensor | None = None
+        self.crossing = False
 
     @torch.no_grad()
     def read(self, ids: Sequence[int]) -> tuple[int, Tensor]:
@@ -116,7 +117,8 @@ class _Reader:
             )
         if len(states) != 1:
             raise ModelError(f"layer {self.layer} ran {len(states)} times in one forward; its states can not be read.")
-        self.cache = getattr(output, "past_key_values", None)
+        if not self.crossing:  # else every token looks at the picture anew, and is to be told at which part
+            self.cache = getattr(output, "past_key_values", None)
         return int(output.logits[0, -1].argmax()), states[0]
 
     def _seen(self, new: Sequence[int]) -> dict[str, Tensor]:
@@ -126,7 +128,7 @@ class _Reader:
             inputs = picture_inputs(self.model, [self.picture], ids, torch.ones_like(ids))
         else:
             inputs = {} if self.places is None else {"position_ids": self.places[..., -1:] + 1}
-        self.places = inputs.get("position_ids")
+        self.places, self.crossing = inputs.get("position_ids"), CROSSING in inputs
         return inputs
 
     def _watcher(self, states: list[Tensor]) -> tuple[nn.Module, Watcher]:
