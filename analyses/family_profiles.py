@@ -169,9 +169,10 @@ def _opening_states(
     """States at some places in the openings, of every prompt others; with the group of every prompt and place."""
     contexts = contexts_of(sorted({s for trie in tries for s in trie.sequences}))
     layers, parts = range(adapter.n_layers + 1), []
-    for ids in encoded_prompts(adapter, prompts, tries):
+    for asked in encoded_prompts(adapter, prompts, tries):
         chosen = [contexts[i] for i in rng.permutation(len(contexts))[:CONTEXTS]]
-        parts.append(opening_states(adapter, ids, chosen, layers, batch_size=CONTEXTS).float())
+        states = opening_states(adapter, asked.ids, chosen, layers, batch_size=CONTEXTS, picture=asked.picture)
+        parts.append(states.float())
     return torch.stack(parts), [p.unit for p in prompts for _ in range(parts[0].shape[0])]
 
 

@@ -52,7 +52,8 @@ def train(
     projector.standardise(stored["view-0"])
     reader = reader_of(base, names)
     sort(projector, recipe, stored, [names.index(p.caption) for p in seen], len(names), say)
-    scale_to(projector, stored["view-0"][:64], base.model.get_input_embeddings().weight)
+    words: nn.Embedding = base.model.get_input_embeddings()  # type: ignore[operator]
+    scale_to(projector, stored["view-0"][:64], words.weight)
     _caption(projector, reader, recipe, stored, seen, names, looked_at, work, say)
     return projector
 
@@ -196,7 +197,7 @@ def _stored(
     return stored
 
 
-def _optimizer(parameters: list[Tensor], recipe: ProjectorRecipe, steps: int) -> tuple[Any, Any]:
+def _optimizer(parameters: list[nn.Parameter], recipe: ProjectorRecipe, steps: int) -> tuple[Any, Any]:
     """AdamW with a short linear warm-up and cosine decay."""
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     warm = max(1, steps // 20)
@@ -207,7 +208,7 @@ def _optimizer(parameters: list[Tensor], recipe: ProjectorRecipe, steps: int) ->
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def _step(loss: Tensor, parameters: list[Tensor], optimizer: Any, schedule: Any) -> None:
+def _step(loss: Tensor, parameters: list[nn.Parameter], optimizer: Any, schedule: Any) -> None:
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
