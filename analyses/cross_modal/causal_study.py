@@ -10,12 +10,13 @@ from analyses.cross_modal.causal_words import NOTES, ladder_lines, placement_lin
 from analyses.cross_modal.completeness import arms_table, transplant_table
 from analyses.cross_modal.ladder import moved_table, rung_table, step_table
 from analyses.cross_modal.observation import Observed
-from analyses.cross_modal.part import Part
+from analyses.cross_modal.part import Part, composed
 from analyses.cross_modal.placement import placement_table
 from analyses.cross_modal.resampled import as_rows, rate_of
 from analyses.cross_modal.transfer import SYMBOLIC, kappa_table, transfer_table
 from analyses.cross_modal.transplant_claims import Judged, sentences, transplant_claims
 from interp.prompts.families import opening_text
+from interp.study import Study
 
 
 def part(
@@ -67,6 +68,20 @@ def part(
         claims=claims,
         drawn_from=DRAWN_FROM,
     )
+
+
+def run(
+    seen: Observed,
+    *,
+    model: str,
+    pairs: str,
+    symbolic: tuple[str, ...] = SYMBOLIC,
+    seed: int = 0,
+    provenance: dict[str, Any] | None = None,
+) -> Study:
+    """The `part` as a study of its own; ``model`` and ``pairs`` are their names, for the title."""
+    made = part(seen, symbolic=symbolic, seed=seed, provenance=provenance)
+    return composed([made], title=f"Does refusal hear the picture: {model} on {pairs}", about={})
 
 
 def answers_table(judged: Judged) -> pd.DataFrame:

@@ -9,7 +9,6 @@ import pytest
 from analyses.cross_modal import causal_study
 from analyses.cross_modal.ladder import ANY_IMAGE, THIS_CONTENT, Ladder, moved_table, rung_table, step_table
 from analyses.cross_modal.observation import Observed
-from analyses.cross_modal.part import composed
 from analyses.cross_modal.placement import NOT_LINKED
 from analyses.cross_modal.rungs import NONE, RUNGS
 from analyses.cross_modal.transfer import IMAGE
@@ -62,7 +61,7 @@ def observed(**changes):
 
 
 def study_of(seen):
-    return composed([causal_study.part(seen, provenance=PROVENANCE)], title="m", about={})
+    return causal_study.run(seen, model="m", pairs="p", provenance=PROVENANCE)
 
 
 def test_steps_are_paired_and_find_what_was_planted():
