@@ -64,7 +64,7 @@ def decision_claim(
     )
     value, lo, hi = (v if np.isfinite(v) else None for v in (where.value, where.lo, where.hi))
     return Claim(
-        statement=f"Refusal is decided in layers {_layer(where.lo)}-{_layer(where.hi)}, at {position}: from there on "
+        statement=f"Refusal is decided in {_span(where)}, at {position}: from there on "
         "the states of the other prompt of a twin turn the model round.",
         locator="causal_patch",
         family=family,
@@ -125,6 +125,12 @@ def _narrow(where: Estimate, top_layer: int) -> Control:
     found = f"layers {_layer(where.lo)} to {_layer(where.hi)}"
     needed = f"at most {MAX_WIDTH:.0%} of {top_layer} layers"
     return Control("interval", bool(width <= MAX_WIDTH * top_layer), found, needed)
+
+
+def _span(where: Estimate) -> str:
+    if where.lo == where.hi:
+        return f"layer {_layer(where.lo)}"
+    return f"layers {_layer(where.lo)}-{_layer(where.hi)}"
 
 
 def _layer(value: float) -> str:

@@ -19,6 +19,7 @@ from analyses.locators.contrast import Contrast
 from analyses.locators.curve import Curve
 from analyses.locators.openings import draw_groups, encoded_prompts, keep_openings
 from analyses.locators.sequence_likelihood import SequenceLikelihood, likelihood_curve, sequence_likelihood
+from analyses.panel import TUNED
 from analyses.sample import DIFFERENCE, Sample
 from analyses.scan_tables import mean_rows
 from interp.cache import ActivationCache
@@ -72,7 +73,7 @@ class FamilyProfiles:
         rows: list[tuple[Any, ...]] = []
         for family in self.read.families:
             rows += mean_rows(("sequence_likelihood", family, "answer"), self.read.layers, self.read.of(family), own)
-        for name, kl in (("kl_to_final, tuned lens", self.kl), ("kl_to_final", self.kl_logit)):
+        for name, kl in ((f"kl_to_final{TUNED}", self.kl), ("kl_to_final", self.kl_logit)):
             rows += mean_rows((name, "all", "answer"), self.read.layers, kl, own)
         return pd.DataFrame(rows, columns=list(LAYERS_COLUMNS))
 

@@ -28,7 +28,7 @@ from interp.prompts.families import RefusalFamily
 from probes.splits import Folds
 from probes.sweep import enough_of_both, sweep
 
-TUNED = ", tuned lens"
+TUNED = " (tuned lens)"
 """Behind the name of a reading through a tuned lens."""
 
 

@@ -75,9 +75,9 @@ def _locators(tables: Tables, found: Sequence[Witness]) -> tuple[Any, str]:
 
 
 def _causal(table: pd.DataFrame) -> tuple[Any, str]:
-    table = table.assign(what=table["position"] + ": " + table["locator"].str.removeprefix("causal_patch "))
+    table = table.assign(patched=table["position"] + ": " + table["locator"].str.removeprefix("causal_patch "))
     return (
-        figures.layer_heatmap(table, rows="what", unit="nats"),
+        figures.layer_heatmap(table, rows="patched", unit="nats"),
         "How much patching moves the log-odds of the model's own refusals, by layer: with the states of the other "
         f"prompt of a twin, and with those of a stranger of the same kind (placebo). {HOW_TO_READ}",
     )

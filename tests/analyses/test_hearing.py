@@ -77,7 +77,7 @@ def test_families_are_read_on_prompts_that_nothing_was_learnt_from(heard):
     assert np.abs(read.kl[:, -1]).max() < 1e-5 and read.kl[:, 0].mean() < read.kl_logit[:, 0].mean()
     sample = Sample.of(twins(), seed=0)
     table = read.table(sample)
-    assert set(table["locator"]) == {"sequence_likelihood", "kl_to_final", "kl_to_final, tuned lens"}
+    assert set(table["locator"]) == {"sequence_likelihood", "kl_to_final", "kl_to_final (tuned lens)"}
     assert set(difference(table)["family"]) == set(READ) == set(read.onsets(sample)["family"])
 
 
@@ -108,8 +108,8 @@ def test_the_study_says_what_failed_and_is_written(heard, model, cache, tmp_path
         assert set(study.drawn_from[name]) <= set(study.tables), f"the table of {name} is one click away"
     verdicts = study.tables["verdicts"].set_index("locator")
     assert verdicts.loc["sequence_likelihood", "family"] == "apology"
-    assert "opening_logodds, tuned lens" in verdicts.index
-    assert {"entropy, tuned lens", "kl_to_final, tuned lens"} == set(study.tables["tuned_calibration"]["locator"])
+    assert "opening_logodds (tuned lens)" in verdicts.index
+    assert {"entropy (tuned lens)", "kl_to_final (tuned lens)"} == set(study.tables["tuned_calibration"]["locator"])
     assert any("can not be held against each other" in line or "agree within" in line for line in study.headlines)
     page = write_study(study, tmp_path).read_text("utf-8")
     assert all(f'id="{name}"' in page for name in drawn)

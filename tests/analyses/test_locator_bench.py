@@ -123,7 +123,7 @@ def test_the_command_reports_and_reuses(tmp_path, monkeypatch):
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("bench-") and (folder / "report.html").stat().st_size > 0
     curves = pd.read_parquet(folder / "tables" / "curves.parquet")
-    assert "opening_logodds, tuned lens" in set(curves["locator"]) and curves["case"].nunique() == 4
+    assert "opening_logodds (tuned lens)" in set(curves["locator"]) and curves["case"].nunique() == 4
 
     def refuse(*_):
         raise AssertionError("a model was loaded although nothing has changed")

@@ -71,5 +71,5 @@ def test_a_tuned_lens_that_changes_nothing_reads_what_the_logit_lens_reads(model
     lens = TunedLens(LAYERS, *zeros, ("identity",) * 5, (0.0,) * 5, (0.0,) * 5, (1, 1, 1), {})
     tuned = tuned_curve(states, LAYERS, contrast, readout, words, lens)
     plain = reading_curves(states, LAYERS, contrast, readout, words)[0]["opening_logodds"]
-    assert tuned.locator == "opening_logodds, tuned lens"
+    assert tuned.locator == "opening_logodds (tuned lens)"
     np.testing.assert_allclose(tuned.values, plain.values, atol=1e-5)

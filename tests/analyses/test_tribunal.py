@@ -116,7 +116,7 @@ def failed(found):
 def test_a_planted_decision_is_claimed_at_its_layer():
     found = claim(effects(13), HARMFUL)
     assert found.established and (found.lo, found.hi) == (13, 13)
-    assert "layers 13-13" in found.verdict
+    assert "decided in layer 13, at" in found.verdict
     assert found.record()["position"] == "t_post"
 
 
