@@ -178,16 +178,17 @@ class Encoder:
         With the picture ``beside`` the text, no token becomes it.
         """
         control = self._control_ids(rendered.frame)
-        spans = {"caption": rendered.caption, "instruction": rendered.instruction}
+        spans = [("caption", rendered.caption), ("instruction", rendered.instruction)]
+        named = [(name, *span) for name, span in spans if span is not None]
         image = None if self.pictures is None or beside else self.pictures.image_id
 
         def of(token: Token) -> str:
             if token.id == image:
                 return "image"
-            if self._is_control(token, rendered.text, control):
-                return "template"
-            within = (name for name, span in spans.items() if span and span[0] < token.end and token.start < span[1])
-            return next(within, "template")
+            for name, start, end in named:
+                if start < token.end and token.start < end:
+                    return "template" if self._is_control(token, rendered.text, control) else name
+            return "template"
 
         return [of(token) for token in tokens]
 
