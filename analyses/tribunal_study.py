@@ -84,18 +84,13 @@ def run(
         "position_layers": position_table(cache, sample, hearing.refused, hearing.counted),
         **_measured(bench, hearing, seed),
     }
-    told = position_tokens or {}
+    lines = (*sentences(found, agreed, decided), *accord_sentences(heard, hearing.effects, seed=seed))
     return Study(
         title=f"Which layers decide to refuse: {cache.identity['model.name']} on {prompts.name}",
-        headlines=(
-            *verdict_sentences(claims, hearing),
-            *sentences(found, agreed, decided),
-            *accord_sentences(heard, hearing.effects, seed=seed),
-            *trial_sentences(hearing),
-        ),
+        headlines=(*verdict_sentences(claims, hearing), *lines, *trial_sentences(hearing)),
         notes=notes(words.lexicon.family, hearing),
         tables={name: table.reset_index(drop=True) for name, table in tables.items()},
-        figures=all_figures(tables, found, {p: told.get(p, "") for p in cache.positions}),
+        figures=all_figures(tables, found, {p: (position_tokens or {}).get(p, "") for p in cache.positions}),
         claims=claims,
         about={},
         drawn_from=DRAWN_FROM,

@@ -30,11 +30,13 @@ def of_arm(pairs: Sequence[Pair], arm: str) -> tuple[list[Pair], list[Pair]]:
         Training and validation pairs. No arm is measured on harmful pictures, so that the measure is the same in all.
 
     Raises:
-        UsageError: for an unknown arm.
+        UsageError: for an unknown arm, or when no picture is left to train on.
     """
     if arm not in ARMS:
         raise UsageError(f"unknown arm {arm!r}; choose one of {', '.join(ARMS)}.")
     train = [p for p in pairs if p.split in (None, "train") and (arm != "left-out" or p.label == "harmless")]
+    if not train:
+        raise UsageError(f"arm {arm!r}: no picture of {len(pairs)} is left to train on; give some of split train.")
     return train, [p for p in pairs if p.split == VALIDATION and p.label == "harmless"]
 
 
@@ -123,7 +125,8 @@ def _prompt(encoded: Encoded, text: tuple[int, ...] | None) -> tuple[tuple[int, 
     if text is None:
         return encoded.ids, image
     start = encoded.ids[: image[0]]
-    if text[: len(start)] != start:
+    # A vocabulary may join the template's last white space with the first word of a text.
+    if text[: len(start) - 1] != start[:-1]:
         raise ModelError("the template does not put a text where it puts a picture, so no text can stand before one.")
     moved = len(text) - len(start)
     return (*text, *encoded.ids[image[0] :]), tuple(i + moved for i in image)

@@ -153,4 +153,4 @@ def test_a_picture_is_read_again_not_kept(adapter: HooksAdapter, tmp_path: Path)
     shown = user_prompt("a", ASKED, image=picture(tmp_path / "a.png", 1))
     (one,) = Encoder(adapter.processor).encode([shown], ["t_post"])
     assert one.picture is not None
-    assert set(one.picture.pixels()) == {"pixel_values"} and not one.picture.kinds
+    assert set(one.picture.pixels()) == {"pixel_values"} and one.picture.asked == len(one.ids)

@@ -11,7 +11,7 @@ from interp.models.projected import ProjectedModel, projector_of
 from interp.prompts.pairs import Pair
 from interp.tga.assembly import assemble, of_arm
 from interp.tga.guide import masked_mean
-from interp.tga.harvest import harvest_features, harvest_texts, picture_prompts
+from interp.tga.harvest import harvest_features, harvest_texts, picture_prompts, text_prompts
 from interp.tga.losses import image_states, losses_of
 from interp.tga.recipe import Recipe
 from interp.tga.samples import TEXTS, TOWER
@@ -126,12 +126,13 @@ def test_cached_states_are_those_of_the_very_prompt(pairs, retrieved, runs, name
         return
     # The retrieved text stands before the picture, so its states there are the cached ones.
     encoder = Encoder(adapter.processor)
-    words = adapter.tokenizer(retrieved["p0"], add_special_tokens=False)["input_ids"]
     assert adapter.tokenizer.decode(sample.ids).count(retrieved["p0"]) == 1
-    start = next(i for i in range(len(sample.ids)) if list(sample.ids[i : i + len(words)]) == words)
-    assert start + len(words) <= sample.image[0] and data.shared <= start
+    (alone,) = encoder.encode(text_prompts([retrieved["p0"]], QUESTION), ["caption_mean"])
+    words = alone.of_class("caption")
+    assert [sample.ids[i] for i in words] == [alone.ids[i] for i in words]
+    assert words[-1] < sample.image[0] and data.shared <= words[0]
     there = torch.zeros(1, next(iter(seen.states.values())).shape[1], dtype=torch.bool)
-    there[0, start - data.shared : start - data.shared + len(words)] = True
+    there[0, [i - data.shared for i in words]] = True
     for k, layer in enumerate(layers):
         torch.testing.assert_close(masked_mean(seen.states[layer], there)[0], states[1, k], atol=1e-5, rtol=1e-4)
     assert encoder.tokenizer.decode(sample.answer[:-1]) == pairs[0].caption
