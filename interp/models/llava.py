@@ -95,7 +95,7 @@ def assemble(tower: Path, language: Any, projector: dict[str, Tensor], *, layers
     from interp.models.runtime import Runtime
 
     sight = AutoModel.from_pretrained(tower, dtype=torch.bfloat16, local_files_only=True)
-    text = load(language, Runtime(dtype="bf16")).model
+    text: Any = load(language, Runtime(dtype="bf16")).model
     config = LlavaConfig(
         vision_config=sight.config,
         text_config=text.config,

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from interp.models.llava import PROJECTOR, RECORD, llava_folder, projectors_folder, save_llava
+from interp.models.demo import PROJECTOR, RECORD, projectors_folder
+from interp.models.llava import llava_folder, save_llava
 from interp.models.projector.measure import measure
 from interp.models.projector.network import Projector
 from interp.models.projector.processor import image_processor
