@@ -47,13 +47,12 @@ def train(
     names = sorted({p.caption for p in seen})
     stored = _stored(work / "features.safetensors", recipe, seen, looked_at, tower, processor, say)
     torch.manual_seed(recipe.seed)
-    base = load(resolve(recipe.language, notify=say), Runtime(dtype="fp32"))
+    base: Any = load(resolve(recipe.language, notify=say), Runtime(dtype="fp32"))
     projector = Projector(stored["view-0"].shape[-1], base.d_model)
     projector.standardise(stored["view-0"])
     reader = reader_of(base, names)
     sort(projector, recipe, stored, [names.index(p.caption) for p in seen], len(names), say)
-    words: nn.Embedding = base.model.get_input_embeddings()  # type: ignore[operator]
-    scale_to(projector, stored["view-0"][:64], words.weight)
+    scale_to(projector, stored["view-0"][:64], base.model.get_input_embeddings().weight)
     _caption(projector, reader, recipe, stored, seen, names, looked_at, work, say)
     return projector
 
@@ -197,7 +196,7 @@ def _stored(
     return stored
 
 
-def _optimizer(parameters: list[nn.Parameter], recipe: ProjectorRecipe, steps: int) -> tuple[Any, Any]:
+def _optimizer(parameters: Sequence[nn.Parameter], recipe: ProjectorRecipe, steps: int) -> tuple[Any, Any]:
     """AdamW with a short linear warm-up and cosine decay."""
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     warm = max(1, steps // 20)
@@ -208,7 +207,7 @@ def _optimizer(parameters: list[nn.Parameter], recipe: ProjectorRecipe, steps: i
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def _step(loss: Tensor, parameters: list[nn.Parameter], optimizer: Any, schedule: Any) -> None:
+def _step(loss: Tensor, parameters: Sequence[nn.Parameter], optimizer: Any, schedule: Any) -> None:
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
