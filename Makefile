@@ -21,8 +21,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 model: install
 	$(BIN)/interp models fetch demo:base
 
+# Two workers, one thread each: threads of two processes that wait for each other on two cores lose most of the time.
 test: model
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 check: format lint types contracts test
 

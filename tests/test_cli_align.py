@@ -26,9 +26,10 @@ def place(tmp_path_factory):
     return folder
 
 
-def interp(place, *more):
+def interp(place, *more, interventions=False):
     arguments = ["align", place / "llava", place / "pairs.csv", "--encoder", place / "clip", "-o", place / "runs"]
-    return CliRunner().invoke(app, [str(a) for a in (*arguments, "--no-interventions", "--offline", *more)])
+    how = ["--interventions" if interventions else "--no-interventions", "--offline"]
+    return CliRunner().invoke(app, [str(a) for a in (*arguments, *how, *more)])
 
 
 def test_align_writes_a_report_with_claims_and_floors_and_does_nothing_twice(place):
@@ -49,6 +50,17 @@ def test_align_writes_a_report_with_claims_and_floors_and_does_nothing_twice(pla
     other = interp(place, "--layers", "2-3")
     assert other.exit_code == 0 and "Loading local" not in other.output, other.output
     assert len(list((place / "runs").glob("align-*"))) == 2
+
+
+def test_interventions_join_the_study_and_a_random_model_hears_nothing(place):
+    found = interp(place, interventions=True)
+    assert found.exit_code == 0, found.output
+    folder = next(f for f in (place / "runs").glob("align-*") if (f / "tables" / "transplants.parquet").is_file())
+    claims = read_claims(folder)
+    assert {"alignment_excess", "separation"} < {c.locator for c in claims}
+    assert not any(c.established for c in claims if c.locator.startswith("transplant"))
+    assert {"ladder", "transfer", "placements", "layers"} <= {f.stem for f in (folder / "tables").glob("*.parquet")}
+    assert "no model was loaded" in interp(place, interventions=True).output
 
 
 def test_what_can_not_be_compared_is_refused(place):
