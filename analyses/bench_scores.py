@@ -13,7 +13,7 @@ from interp.stats import wilson
 NEAR = 1
 """Layers by which a hit may be off."""
 TOOK = 0.5
-"""Least share of the prompts that carry a plant on which the model says the words; other plants are no refusals."""
+"""Least share of the carriers of a plant that are refused, minus that of all others; other plants decide nothing."""
 ALL = "plants"
 
 

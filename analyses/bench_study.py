@@ -66,9 +66,9 @@ def _sentences(found: Bench, scores: pd.DataFrame, claims: pd.DataFrame, model: 
     took = taken(plants)
     nulls = found.claims[found.claims["layer"].isna()]
     lines = [
-        f"A refusal was planted {len(plants)} times in {model}, each time at one layer; {len(took)} plants made it say "
-        f"the words on at least {TOOK:.0%} of the prompts that carry them, the others are left out. {len(nulls)} nulls "
-        "hold no refusal."
+        f"A refusal was planted {len(plants)} times in {model}, each time at one layer. {len(took)} plants took: what "
+        f"carries them is refused at least {TOOK:.0%} more often than what does not; the others are left out. "
+        f"{len(nulls)} nulls hold no refusal."
     ]
     ranked = scores[scores["kind"] == ALL].sort_values("hits", ascending=False, kind="stable")
     lines += [
@@ -97,7 +97,8 @@ def _notes() -> tuple[str, ...]:
     return (
         "A plant writes a vector into the stream at t_post of one layer on harmful prompts (all of them, or half); a "
         "reader at the last layer says words of a refusal family wherever the stream lies beyond a threshold along it. "
-        "Spelled plants point the way of the words, so that a lens can read them at once; hidden ones a random way.",
+        "It is one, two or four times as strong as it must be for the last layer to tell who carries it. Spelled "
+        "plants point the way of the words, so that a lens can read them at once; hidden ones a random way.",
         "A locator finds a plant when its onset is within a layer of it and its curve separates the two kinds at all. "
         "Plants lie at known layers of a model that may know of harm long before: a locator that reads harm has its "
         "onset where that is, and misses.",

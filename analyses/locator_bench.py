@@ -22,7 +22,8 @@ from analyses.locators.causal_patch import PatchEffects, patch_effects
 from analyses.locators.contrast import Contrast
 from analyses.locators.curve import Curve
 from analyses.panel import Vocabulary, probe_curve, reading_curves, state_curves, tuned_curve
-from analyses.planted import LAST, Bed, Plant, Planted
+from analyses.plant_edits import LAST
+from analyses.planted import Bed, Plant, Planted
 from analyses.sample import Sample
 from interp.cache.derived import keep_json, kept_json
 from interp.lens import TunedLens
@@ -32,7 +33,8 @@ from probes.splits import by_group
 FOLDS = 5
 PATCHED = 8
 """Twins that are patched."""
-STRENGTHS = (0.5, 1.0, 2.0)
+STRENGTHS = (1.0, 2.0, 4.0)
+"""Of plants, as multiples of the least strength that lasts; see `analyses.planted.Bed.lasting`."""
 COVERAGES = (0.5, 1.0)
 NULL, SHUFFLED = "null", "null, labels exchanged"
 SPELLED, HIDDEN = "spelled", "hidden"
@@ -42,7 +44,14 @@ CLAIMS = (*KNOWN, "established", "patches", "failed", "lo", "hi")
 NUMBERS = ("layer", "strength", "coverage", "took", "onset", "lo", "hi", "height", "height_lo")
 DECIDED_BY = (
     *("interp.causal", "interp.models", "interp.lens", "interp.prompts", "interp.stats", "probes"),
-    *("analyses.locators", "analyses.panel", "analyses.planted", "analyses.locator_bench", "analyses.decision"),
+    *(
+        "analyses.locators",
+        "analyses.panel",
+        "analyses.planted",
+        "analyses.plant_edits",
+        "analyses.locator_bench",
+        "analyses.decision",
+    ),
     *("analyses.readings", "analyses.sample"),
 )
 """The code that decides a case; one made by other code is run again."""
@@ -98,9 +107,9 @@ class Bench:
 
     Attributes:
         curves: one row per case and locator: case, kind, family, layer, strength, coverage, took (share of the prompts
-            that carry the plant on which the model says the words), locator, onset, lo, hi (missing: never), height,
-            height_lo, separates (the height's simultaneous interval lies above what the locator gives where nothing
-            separates).
+            that carry the plant on which the model says the words, minus that of all others), locator, onset, lo, hi
+            (missing: never), height, height_lo, separates (the height's simultaneous interval lies above what the
+            locator gives where nothing separates).
         claims: one row per case: the same first columns, established, patches (whether all controls passed but those
             of behaviour), failed (the names of those that did not), lo and hi of the range claimed.
     """
@@ -172,7 +181,7 @@ class _Asked:
 def _tried(bed: Bed, case: Case, words: Vocabulary, lens: TunedLens | None, patched: int) -> dict[str, Any]:
     """One case, as JSON values."""
     opening = words.lexicon.openings
-    planted = None if case.plant is None else bed.put(case.plant, opening)
+    planted = None if case.plant is None else bed.put(bed.lasting(case.plant, opening), opening)
     asked = _asked(bed, case, planted, words)
     known = _known(case, planted)
     effects = _patched(bed, case, asked, planted, opening, patched)
@@ -257,8 +266,7 @@ def _claimed(bed: Bed, case: Case, asked: _Asked, effects: PatchEffects) -> dict
 
 def _known(case: Case, planted: Planted | None) -> dict[str, Any]:
     """What is known of a case; missing for a null."""
-    plant = case.plant
-    took = None if planted is None else float(planted.refused[planted.carried].mean())
+    plant, took = (None, None) if planted is None else (planted.plant, planted.took)
     put = (None,) * 3 if plant is None else (plant.layer, plant.strength, plant.coverage)
     return dict(zip(KNOWN, (case.name, case.kind, case.family, *put, took), strict=True))
 

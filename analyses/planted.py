@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
+from analyses.plant_edits import Reader, Signal
 from analyses.readings import log_odds
 from interp.causal import Edit, Tails
 from interp.errors import ModelError, UsageError
@@ -22,10 +23,12 @@ from interp.lens import Readout, token_log_probs
 from interp.models.adapter import Adapter
 from interp.prompts.prompt import PromptSet
 
-LAST = (-1,)
+TOLD, WEAKEST, DOUBLINGS = 0.9, -2, 10
+"""How well the last layer must tell who carries a signal (share of carriers beyond the threshold, minus that of all
+others) before a refusal hangs on it; the strengths tried for that are powers of two from this exponent on."""
 STEPS, STEP = 40, 0.1
 """Of the ascent to the words, in norms of the state it begins at."""
-SAID, SLOWEST = 2.0, 0.1
+SAID, SLOWEST = 4.0, 0.1
 """Least log-odds, in nats, that the reader gives the words where the signal is carried, a tenth of these aside."""
 
 
@@ -48,76 +51,6 @@ class Plant:
     seed: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Signal:
-    """Adds a vector to the states of some prompts.
-
-    Attributes:
-        vector: (d_model) in the unit of the states.
-        layer: where.
-        carried: (row,) by which prompts.
-        at: t_post.
-    """
-
-    vector: Float[Tensor, " d_model"]
-    layer: int
-    carried: Bool[Tensor, " row"]
-    at: tuple[int, ...] = LAST
-
-    @property
-    def width(self) -> int:
-        """d_model of the states."""
-        return len(self.vector)
-
-    def at_layers(self, n_layers: int) -> tuple[int, ...]:  # noqa: ARG002
-        """The layer it is written at."""
-        return (self.layer,)
-
-    def applied(
-        self, states: Float[Tensor, "row place d_model"], rows: Int[Tensor, " row"]
-    ) -> Float[Tensor, "row place d_model"]:
-        """The states with the signal."""
-        carried = self.carried.to(rows.device)[rows].to(states.device)
-        return torch.where(carried[:, None, None], states + self.vector.to(states), states)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reader:
-    """Adds the words to every state beyond a threshold along a direction.
-
-    Attributes:
-        direction: (d_model) of length 1.
-        threshold: in the unit of the states.
-        words: (d_model) what is added.
-        layer: where.
-        at: t_post.
-    """
-
-    direction: Float[Tensor, " d_model"]
-    threshold: float
-    words: Float[Tensor, " d_model"]
-    layer: int
-    at: tuple[int, ...] = LAST
-
-    @property
-    def width(self) -> int:
-        """d_model of the states."""
-        return len(self.direction)
-
-    def at_layers(self, n_layers: int) -> tuple[int, ...]:  # noqa: ARG002
-        """The layer it reads and writes at."""
-        return (self.layer,)
-
-    def applied(
-        self,
-        states: Float[Tensor, "row place d_model"],
-        rows: Int[Tensor, " row"],  # noqa: ARG002
-    ) -> Float[Tensor, "row place d_model"]:
-        """The states with the words where the signal is read."""
-        seen = states.float() @ self.direction.to(states.device).float() > self.threshold
-        return torch.where(seen[..., None], states + self.words.to(states), states)
-
-
 @dataclass(frozen=True, slots=True)
 class Planted:
     """A model with a plant.
@@ -131,10 +64,15 @@ class Planted:
     """
 
     plant: Plant
-    edits: tuple["Signal", "Reader"]
+    edits: tuple[Signal, Reader]
     states: Float[Tensor, "row layer d_model"]
     carried: Bool[ndarray, " row"]
     refused: Bool[ndarray, " row"]
+
+    @property
+    def took(self) -> float:
+        """The share refused of the prompts that carry the signal, minus that of all others; -1 to 1."""
+        return float(self.refused[self.carried].mean() - self.refused[~self.carried].mean())
 
     def only(self, rows: Bool[ndarray, " row"]) -> "Planted":
         """The same plant in a part of the prompts."""
@@ -200,19 +138,47 @@ class Bed:
         """
         carried = self._carried(plant)
         way = words_direction(self.readout, self.states[:, -1].mean(0), words)
+        direction, signal = self._signal(plant, way)
+        states = self.tails.states(self.layers, (signal,)).float()
+        told = _told(states[:, -1], direction, carried)
+        # The reader takes the signal back before it speaks: a long one would drown the words.
+        back = told.gap * direction
+        quiet = states[torch.from_numpy(carried), -1] - back
+        speech = words_direction(self.readout, quiet.mean(0), words)
+        said = self._loud(quiet, speech, words) * speech
+        reader = Reader(direction, told.threshold, said - back, self.layers[-1])
+        states[:, -1] = reader.applied(states[:, -1:], torch.arange(len(states)))[:, 0]
+        refused = self.log_odds(states[:, -1], words) > 0
+        return Planted(plant, (signal, reader), states, carried, refused)
+
+    def lasting(self, plant: Plant, words: Sequence[int]) -> Plant:
+        """The plant at its strength times the least power of two at which the last layer tells who carries it.
+
+        What is written low in the stream is small beside what is added to it above. A signal that is lost there decides
+        nothing, and a refusal that hung on it would come to prompts at random.
+
+        Args:
+            plant: its strength is a multiple of the least that lasts.
+            words: as for `put`.
+
+        Returns:
+            The plant at the strength to `put` it at; told well enough is `TOLD`, else the largest tried counts.
+        """
+        way = words_direction(self.readout, self.states[:, -1].mean(0), words)
+        carried = self._carried(plant)
+        for least in (2.0**k for k in range(WEAKEST, WEAKEST + DOUBLINGS)):
+            direction, signal = self._signal(replace(plant, strength=least), way)
+            if _told(self.tails.last((signal,)).float(), direction, carried).share >= TOLD:
+                break
+        return replace(plant, strength=least * plant.strength)
+
+    def _signal(self, plant: Plant, way: Float[Tensor, " d_model"]) -> tuple[Float[Tensor, " d_model"], Signal]:
+        """The direction of a plant, of length 1, and what writes it."""
         drawn = torch.randn(len(way), generator=torch.Generator().manual_seed(plant.seed))
         direction = way if plant.spelled else drawn / drawn.norm()
         here = self.states[:, plant.layer]
         size = plant.strength * (here - here.mean(0)).square().sum(-1).mean().sqrt()
-        signal = Signal(size * direction, plant.layer, torch.from_numpy(carried))
-        states = self.tails.states(self.layers, (signal,)).float()
-        along = (states[:, -1] @ direction).numpy()
-        threshold = float(along[carried].mean() + along[~carried].mean()) / 2
-        loud = self._loud(states[torch.from_numpy(carried), -1], way, words)
-        reader = Reader(direction, threshold, loud * way, self.layers[-1])
-        states[:, -1] = reader.applied(states[:, -1:], torch.arange(len(states)))[:, 0]
-        refused = self.log_odds(states[:, -1], words) > 0
-        return Planted(plant, (signal, reader), states, carried, refused)
+        return direction, Signal(size * direction, plant.layer, torch.from_numpy(self._carried(plant)))
 
     def read(self, words: Sequence[int], edits: Sequence[Edit] = ()) -> Float[ndarray, " row"]:
         """Log-odds, in nats, that the model's next token is one of the words under edits at t_post; a plant is two."""
@@ -270,3 +236,28 @@ def words_direction(
     moved = place - start
     unit: Tensor = moved / moved.norm()
     return unit
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a direction tells of who carries a signal.
+
+    Attributes:
+        threshold: midway between the means of carriers and others, along the direction.
+        gap: between these means.
+        share: of carriers beyond the threshold, minus that of others.
+    """
+
+    threshold: float
+    gap: float
+    share: float
+
+
+def _told(
+    states: Float[Tensor, "row d_model"], direction: Float[Tensor, " d_model"], carried: Bool[ndarray, " row"]
+) -> _Told:
+    """How a last-layer reader tells carriers from others."""
+    along = (states @ direction).numpy()
+    yes, no = float(along[carried].mean()), float(along[~carried].mean())
+    beyond = along > (yes + no) / 2
+    return _Told((yes + no) / 2, yes - no, float(beyond[carried].mean() - beyond[~carried].mean()))

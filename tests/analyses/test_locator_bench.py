@@ -19,7 +19,7 @@ def test_cases_cover_layers_strengths_and_families():
     found = cases(30, ("apology", "policy"), plants=40, nulls=40)
     plants = [c.plant for c in found if c.plant is not None]
     assert len(plants) == 40 and len({p.layer for p in plants}) > 20
-    assert {p.strength for p in plants} == {0.5, 1.0, 2.0} and {p.coverage for p in plants} == {0.5, 1.0}
+    assert {p.strength for p in plants} == {1.0, 2.0, 4.0} and {p.coverage for p in plants} == {0.5, 1.0}
     assert sum(p.spelled for p in plants) == 20
     assert [c.kind for c in found].count(NULL) == [c.kind for c in found].count(SHUFFLED) == 20
 

@@ -1,12 +1,15 @@
 """Plants are where they are said to be, and patches and locators find them there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from analyses.locators.causal_patch import patch_effects
 from analyses.panel import Vocabulary
-from analyses.planted import LAST, Bed, Plant
+from analyses.plant_edits import LAST
+from analyses.planted import Bed, Plant
 from interp.causal import editing, states_at, token_ids
 from interp.errors import UsageError
 from interp.models.hooks import HooksAdapter
@@ -43,7 +46,7 @@ def words(bed):
 
 @pytest.fixture(scope="module", params=[True, False], ids=["spelled", "hidden"])
 def planted(bed, words, request):
-    return bed.put(Plant(5, 1.0, spelled=request.param, coverage=0.5, seed=3), words.lexicon.openings)
+    return bed.put(Plant(5, 2.0, spelled=request.param, coverage=0.5, seed=3), words.lexicon.openings)
 
 
 def test_only_chosen_harmful_prompts_carry_it_and_only_they_are_refused(bed, planted):
@@ -108,3 +111,13 @@ def test_a_part_of_the_prompts_carries_the_same_plant(bed, planted, words):
     assert len({p.unit for p in part.prompts}) == 5
     said = part.read(words.lexicon.openings, own.edits)
     np.testing.assert_array_equal(said > 0, planted.refused[rows])
+
+
+def test_a_signal_is_made_as_strong_as_it_must_be_to_last(bed, words):
+    single, double = (Plant(2, strength, spelled=False, coverage=1.0, seed=0) for strength in (1.0, 2.0))
+    opening = words.lexicon.openings
+    lasting = bed.lasting(single, opening)
+    assert bed.put(lasting, opening).took >= 0.8 and replace(lasting, strength=1.0) == single
+    assert bed.lasting(double, opening).strength == 2 * lasting.strength
+    if lasting.strength > 0.25:
+        assert bed.put(replace(lasting, strength=lasting.strength / 8), opening).took < 0.9
