@@ -88,7 +88,9 @@ def _trial(table: pd.DataFrame) -> tuple[Any, str]:
     beside = refused["placebo"].map(lambda p: f", placebo: {p}" if p else "")
     what = refused["intervention"].map({"none": "the model as it is"}).fillna("direction " + refused["intervention"])
     return (
-        figures.rates(refused.assign(what=what + beside), row="what", kind="prompts", unit="answers that refuse"),
+        figures.interval_points(
+            refused.assign(what=what + beside), rows="what", unit="answers that refuse", colours="prompts", shares=True
+        ),
         "What the direction does to the answers to twins it was not fitted on. Taken out, refusals of harmful prompts "
         "should go (necessity); put in, harmless prompts should be refused (sufficiency); placebos of equal size "
         "should do neither. Bars are 95 % intervals.",

@@ -169,7 +169,7 @@ def test_rates_carry_their_intervals():
         {"what": ["as it is", "out"] * 2, "prompts": ["harmful"] * 2 + ["harmless"] * 2, "value": [0.9, 0.1, 0.2, 0.2],
          "lo": [0.8, 0.0, 0.1, 0.1], "hi": [1.0, 0.3, 0.3, 0.3], "n": 10}
     )  # fmt: skip
-    figure = figures.rates(table, row="what", kind="prompts", unit="refused")
+    figure = figures.interval_points(table, rows="what", unit="refused", colours="prompts", shares=True)
     harmful = figure.data[0]
     assert harmful.name == "harmful" and list(harmful.x) == [0.9, 0.1]
     np.testing.assert_allclose(harmful.error_x.array, [0.1, 0.2])

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from interp.causal import Patch, placebo
+from interp.causal import Patch, laid, placebo
 from interp.errors import ModelError, UsageError
 from interp.models.encoding import Encoded
 
@@ -136,16 +135,6 @@ def groups(spans: Sequence[Spans]) -> list[list[int]]:
 def of_rows(edit: Patch, rows: Sequence[int], places: int) -> Patch:
     """The part of a patch that some rows get, at their last places."""
     return Patch(edit.values[list(rows), -places:], edit.layer, edit.at[-places:])
-
-
-def laid(states: Float[Tensor, "token d_model"], places: int) -> Float[Tensor, "place d_model"]:
-    """Some tokens' states stretched over another number of places, in order.
-
-    Every place gets the state of the token that lies at the same share of the way; with as many tokens as places every
-    token stays where it is. States are repeated or left out, never averaged: an average is no state of any token.
-    """
-    share = (torch.arange(places) + 0.5) / places
-    return states[(share * len(states)).long()]
 
 
 def transplanted(

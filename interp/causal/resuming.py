@@ -18,7 +18,7 @@ from interp.causal.edits import Patch
 from interp.causal.effects import encoded_prompts, log_odds
 from interp.models.adapter import Adapter
 from interp.models.anatomy import watching
-from interp.models.continuation import Kept, read
+from interp.models.continuation import Kept, read, with_own_layers
 from interp.models.family_likelihood import openings_mass
 from interp.prompts.families import RefusalFamily
 from interp.prompts.prompt import Prompt
@@ -96,8 +96,7 @@ class Resumable:
 
 def _before(cache: Any, width: int) -> Any:
     """The keys and values of all but the last tokens, as a cache of its own."""
-    shorter = copy.copy(cache)
-    shorter.layers = [copy.copy(layer) for layer in cache.layers]
+    shorter = with_own_layers(cache)
     for layer in shorter.layers:
         layer.keys, layer.values = layer.keys[..., :-width, :], layer.values[..., :-width, :]
     return shorter

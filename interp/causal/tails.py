@@ -4,7 +4,6 @@ Patching layer after layer at t_post changes nothing of the tokens before it. Wi
 costs the patched tokens instead of whole prompts.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from interp.causal.edits import Edit
 from interp.causal.effects import states_at, token_ids
 from interp.models.adapter import Adapter
 from interp.models.anatomy import Watcher, accepts, first_tensor, output_tensor, watching
-from interp.models.continuation import keeps_plainly
+from interp.models.continuation import keeps_plainly, with_own_layers
 from interp.models.padding import left_padded
 from interp.prompts.prompt import Prompt
 
@@ -85,7 +84,7 @@ class Tails:
         seen: dict[int, Tensor] = {}
         watchers = [(self.adapter.sites[i].module, self._watcher(i, seen)) for i in layers]
         with editing(self.adapter, edits, self.texts, tail=self.width), watching(watchers):
-            _forward(self.adapter, ids, torch.cat([self.mask, torch.ones_like(ids)], 1), self._own())
+            _forward(self.adapter, ids, torch.cat([self.mask, torch.ones_like(ids)], 1), with_own_layers(self.kept))
         return torch.stack([seen[i] for i in layers], 1)
 
     def _watcher(self, layer: int, seen: dict[int, Tensor]) -> Watcher:
@@ -96,12 +95,6 @@ class Tails:
             seen[layer] = (first_tensor(args, kwargs) if before else output_tensor(output))[:, -1].cpu()
 
         return take
-
-    def _own(self) -> Any:
-        """A cache that takes the tails in and leaves the kept one as it is: layers put new tokens into new tensors."""
-        own = copy.copy(self.kept)
-        own.layers = [copy.copy(layer) for layer in self.kept.layers]
-        return own
 
 
 def _forward(

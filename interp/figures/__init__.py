@@ -5,7 +5,6 @@ from interp.figures.heatmaps import HOW_TO_READ, ONSETS, OWN_PEAK, layer_heatmap
 from interp.figures.matrices import matrix, prompt_heatmap
 from interp.figures.placements import placements
 from interp.figures.points import interval_points
-from interp.figures.rates import rates
 from interp.figures.style import literal
 
 __all__ = [
@@ -22,5 +21,4 @@ __all__ = [
     "position_heatmap",
     "profiles",
     "prompt_heatmap",
-    "rates",
 ]

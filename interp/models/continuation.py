@@ -123,11 +123,20 @@ class Kept:
         return Kept(self.model, cache, mask, places + 1, log_probs)
 
 
+def with_own_layers(cache: Any) -> Any:
+    """A cache that can grow and leaves the given one as it is; see `keeps_plainly` for which caches.
+
+    Plain layers take rows and new tokens into new tensors, so their keys and values need no copy: it would double the
+    time.
+    """
+    own = copy.copy(cache)
+    own.layers = [copy.copy(layer) for layer in cache.layers]
+    return own
+
+
 def _branched(cache: Any, rows: Int[Tensor, " row"]) -> Any:
     """The keys and values of some rows, as a cache of its own."""
-    # Plain layers take rows and new tokens into new tensors, so the old cache needs no copy: it would double the time.
-    branched = copy.copy(cache)
-    branched.layers = [copy.copy(layer) for layer in cache.layers]
+    branched = with_own_layers(cache)
     branched.batch_select_indices(rows)
     return branched
 

@@ -25,14 +25,13 @@ from analyses.cross_modal.transplant import (
     Sources,
     Spans,
     groups,
-    laid,
     measure,
     of_rows,
     reach,
     transplanted,
 )
 from analyses.cross_modal.transplant_run import run_alone, spaced
-from interp.causal import editing, encoded_prompts, states_at
+from interp.causal import editing, encoded_prompts, laid, states_at
 from interp.errors import ModelError, UsageError
 from interp.models.hooks import HooksAdapter
 from interp.prompts.prompt import user_prompt
