@@ -22,6 +22,7 @@ from analyses.own_words import word_log_odds
 from interp.causal import (
     Ablation,
     Addition,
+    Ascent,
     Intervention,
     answers,
     placebo,
@@ -33,7 +34,7 @@ from interp.errors import UsageError
 from interp.judges import behaviour
 from interp.lens import Readout
 from interp.models.adapter import Adapter
-from interp.models.teacher_forcing import answer_log_probs, remembering
+from interp.models.teacher_forcing import Reader, answer_log_probs, remembering
 from interp.prompts.families import RefusalFamily
 from interp.prompts.prompt import Prompt, PromptSet
 from interp.stats import group_codes
@@ -122,14 +123,15 @@ def find_direction(
     helped = [i for i, answer in enumerate(said) if behaviour(answer) != "refused"]
     asked, said = [harmless[i] for i in helped], [said[i] for i in helped]
     unedited = remembering(partial(answer_log_probs, adapter.model))
+    ascent = Ascent.of(adapter, harmless)
     rows: list[dict[str, float | str]] = []
     for i, layer in enumerate(layers):
-        steering = word_log_odds(adapter, readout, harmless, words, (Addition(ways[i], layer),)).mean()
-        for kind in (PUBLISHED, AFFINE):
-            edit = _taken_out(kind, layer, ways[i], means[i])
-            left = word_log_odds(adapter, readout, harmful, words, (edit,)).mean()
-            beside = side_effects(adapter, asked, said, (edit,), tokens=TOKENS, unedited=unedited)
-            kl = float(np.nanmean(beside.kl.numpy()))
+        published, affine = (_taken_out(kind, layer, ways[i], means[i]) for kind in (PUBLISHED, AFFINE))
+        effects = [_effects(adapter, readout, harmful, words, published, asked, said, unedited)]
+        with ascent.below(layer):
+            steering = word_log_odds(adapter, readout, harmless, words, (Addition(ways[i], layer),)).mean()
+            effects.append(_effects(adapter, readout, harmful, words, affine, asked, said, unedited))
+        for kind, (left, kl) in zip((PUBLISHED, AFFINE), effects, strict=True):
             rows.append(
                 {"layer": layer, "position": "t_post", "edit": kind, "ablated_refusal": left, "kl": kl,
                  "steering": steering}
@@ -164,6 +166,22 @@ def _taken_out(kind: str, layer: int, way: Float[Tensor, " d_model"], mean: Floa
     return Ablation(way, (layer,), toward=float(mean @ way / way.norm()))
 
 
+def _effects(
+    adapter: Adapter,
+    readout: Readout,
+    harmful: Sequence[Prompt],
+    words: Sequence[int],
+    edit: Ablation,
+    asked: Sequence[Prompt],
+    said: Sequence[str],
+    unedited: Reader,
+) -> tuple[float, float]:
+    """What is left of the log-odds of refusing, and KL(unedited || edited) where the model helps; means, in nats."""
+    left = word_log_odds(adapter, readout, harmful, words, (edit,)).mean()
+    beside = side_effects(adapter, asked, said, (edit,), tokens=TOKENS, unedited=unedited)
+    return float(left), float(np.nanmean(beside.kl.numpy()))
+
+
 def _put_in(
     adapter: Adapter, harmless: Sequence[Prompt], layers: range, ways: Float[Tensor, "layer d_model"]
 ) -> Addition:
@@ -175,6 +193,8 @@ def _put_in(
         share = float(np.mean([behaviour(a) == "refused" for a in answers(adapter, harmless, (edit,), tokens=TOKENS)]))
         if share > most:
             best, most = edit, share
+        if most == 1:
+            break
     return best
 
 

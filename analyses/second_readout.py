@@ -5,19 +5,22 @@ basis of the head; the second may learn to read what the network itself never re
 read.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from analyses.panel import TUNED
+from analyses.readings import keep_reading, kept_reading
 from analyses.sample import Sample
 from analyses.scan_tables import mean_rows
 from interp.cache import ActivationCache
 from interp.causal import states_at
 from interp.errors import ModelMismatch, UsageError
-from interp.lens import LensReading, Readout, TunedLens
+from interp.lens import LensReading, Readout, TunedLens, logit_lens
 from interp.models.adapter import Adapter
 from interp.prompts.prompt import Prompt
 from interp.provenance import code_digest
@@ -57,6 +60,26 @@ def kept_lens(
         lens = TunedLens.fit(states, cache.layers, readout, groups, model=about, seed=seed, progress=progress)
         lens.save(folder)
         return lens
+
+
+def kept_second_reading(
+    cache: ActivationCache, readout: Readout, lens: TunedLens, tokens: Sequence[int]
+) -> LensReading:
+    """What the logit lens reads at t_post of states that a tuned lens translated, read or taken from the folder.
+
+    Args:
+        cache: of the layers of the lens, in a local folder.
+        readout: of the model that made it.
+        lens: tuned to the model.
+        tokens: ids whose probabilities are wanted.
+    """
+    about = {"lens": hashlib.sha256(lens.matrices.numpy().tobytes()).hexdigest()}
+    found = kept_reading(cache, FOLDER + "_reading", tokens, **about)
+    if found is None:
+        moved = lens.translate(cache.residuals(position=POSITION), cache.layers)
+        found = logit_lens(moved, readout, tokens=torch.tensor(tokens))
+        keep_reading(cache, FOLDER + "_reading", tokens, found, **about)
+    return found
 
 
 def fit_on(

@@ -20,7 +20,7 @@ from analyses.locators.probe_onset import probe_onset
 from analyses.panel import Vocabulary, opening_curve, reading_curves, state_curves
 from analyses.position_profiles import position_table
 from analyses.sample import Sample
-from analyses.second_readout import calibration_table
+from analyses.second_readout import calibration_table, kept_second_reading
 from analyses.tribunal import Witness, agreement_table, consensus, flags, sentences, verdict_table
 from analyses.tribunal_figures import DRAWN_FROM, all_figures
 from analyses.tribunal_words import notes, trial_sentences, verdict_sentences
@@ -128,8 +128,7 @@ class _Read:
         """What the tuned lens reads there."""
         if self.lens is None:
             return None
-        moved = self.lens.translate(self.states, self.cache.layers)
-        return logit_lens(moved, self.readout, tokens=torch.tensor(self.words.lexicon.openings))
+        return kept_second_reading(self.cache, self.readout, self.lens, self.words.lexicon.openings)
 
     def curves(self, sample: Sample) -> tuple[dict[str, Curve], tuple[Firing, ...]]:
         """Of all locators that read words, and where the rules among them fire."""

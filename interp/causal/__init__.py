@@ -1,5 +1,6 @@
 """Interventions: the only place of the product that writes into a forward pass, beside placebos and side effects."""
 
+from interp.causal.ascent import Ascent
 from interp.causal.class_patch import ClassPatch, laid
 from interp.causal.editing import editing
 from interp.causal.edits import Ablation, Addition, Edit, Patch, SubspacePatch, displacement
@@ -21,6 +22,7 @@ from interp.causal.trial import Intervention, trial
 __all__ = [
     "Ablation",
     "Addition",
+    "Ascent",
     "ClassPatch",
     "Edit",
     "Intervention",

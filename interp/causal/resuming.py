@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.causal.ascent import replaced_forwards
 from interp.causal.edits import Patch
 from interp.causal.effects import encoded_prompts, log_odds
 from interp.models.adapter import Adapter
@@ -112,16 +113,12 @@ def _beginning(adapter: Adapter, layer: int, states: Any) -> Iterator[None]:
     def instead(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return ((given, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": given})
 
-    handles = [] if blocks else [first.register_forward_pre_hook(instead, with_kwargs=True, prepend=True)]
-    own = [vars(block).get("forward") for block in blocks]
+    if blocks:
+        with replaced_forwards(blocks, [lambda *_, **__: states] * len(blocks)):
+            yield
+        return
+    handle = first.register_forward_pre_hook(instead, with_kwargs=True, prepend=True)
     try:
-        for block in blocks:
-            block.forward = lambda *_, **__: states
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-        for block, forward in zip(blocks, own, strict=True):
-            del block.forward
-            if forward is not None:
-                block.forward = forward
+        handle.remove()

@@ -17,7 +17,7 @@ from interp.causal.edits import Edit
 from interp.causal.effects import answers, refusal_log_odds, side_effects
 from interp.judges import family_refuses
 from interp.models.adapter import Adapter
-from interp.models.teacher_forcing import Divergence
+from interp.models.teacher_forcing import Divergence, answer_log_probs, remembering
 from interp.prompts.families import RefusalFamily
 from interp.prompts.prompt import PromptSet
 from interp.stats import Estimate, bootstrap_mean, group_weights, wilson
@@ -93,11 +93,12 @@ def trial(
     """
     measured = partial(_found, adapter, prompts, families, tokens, floor)
     kinds, units = _kinds(prompts), np.array([p.unit for p in prompts])
-    before = measured(())
+    before, unedited = measured(()), remembering(partial(answer_log_probs, adapter.model))
     rows = [(UNEDITED, "", *row) for row in _levels(before, kinds, units, seed)]
     for intervention in interventions:
         after = measured(intervention.edits)
-        beside = side_effects(adapter, prompts.prompts, before.answers, intervention.edits, tokens=tokens)
+        edits, said = intervention.edits, before.answers
+        beside = side_effects(adapter, prompts.prompts, said, edits, tokens=tokens, unedited=unedited)
         found = [*_levels(after, kinds, units, seed), *_changes(before, after, beside, kinds, units, seed)]
         rows += [(intervention.name, intervention.placebo, *row) for row in found]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -87,7 +87,7 @@ def _scan(
 def _study(planned: "Harvest", folder: Path, family: Any, stamp: dict[str, Any]) -> None:
     from analyses import scan as analysis
     from analyses.panel import Vocabulary
-    from analyses.readings import expected_seconds, read_cache
+    from analyses.readings import kept_readings
     from interp.cache import ActivationCache
     from interp.console import duration, notify, progress
     from interp.report import write_study
@@ -95,10 +95,12 @@ def _study(planned: "Harvest", folder: Path, family: Any, stamp: dict[str, Any])
     cache = ActivationCache.open(folder)
     readout = planned.adapter.readout()
     words = Vocabulary.of(planned.adapter.tokenizer, family)
-    expected = duration(expected_seconds(cache, readout))
-    notify(f"Reading {len(cache.positions)} positions through the lens, about {expected}.")
+
+    def expect(seconds: float) -> None:
+        notify(f"Reading {len(cache.positions)} positions through the lens, about {duration(seconds)}.")
+
     with progress("lens", "positions") as update:
-        read = read_cache(cache, readout, words.lexicon, progress=update)
+        read = kept_readings(cache, readout, words.lexicon, expect=expect, progress=update)
     study = analysis.run(
         cache,
         readout,

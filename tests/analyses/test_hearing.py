@@ -1,6 +1,7 @@
 """A tiny model that is made to refuse: what is seen of it, kept, and made into a study."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from analyses.intervention import parts
 from analyses.own_words import own_words
 from analyses.panel import Vocabulary
 from analyses.sample import Sample
-from analyses.second_readout import kept_lens
+from analyses.second_readout import kept_lens, kept_second_reading
 from interp.cache import ActivationCache, Capture, plan_harvest, run_harvest
 from interp.errors import UsageError
 from interp.models.hooks import HooksAdapter
@@ -134,6 +135,14 @@ def test_a_kept_lens_is_taken_and_a_changed_one_is_fitted_again(cache, model, mo
         with pytest.raises(BaseException, match="fitted again"):
             kept_lens(cache, model.readout(), groups, seed=1)
         assert kept_lens(cache, model.readout(), ["one"] * len(groups)) is None
+    reading = kept_second_reading(cache, model.readout(), first, [3, 5])
+    with monkeypatch.context() as patch:
+        patch.setattr("analyses.second_readout.logit_lens", lambda *_, **__: pytest.fail("read again"))
+        again = kept_second_reading(cache, model.readout(), first, [3, 5])
+        assert (again.log_prob == reading.log_prob).all() and (again.entropy == reading.entropy).all()
+        for changed in ((replace(first, matrices=first.matrices + 1), [3, 5]), (first, [3])):
+            with pytest.raises(BaseException, match="read again"):
+                kept_second_reading(cache, model.readout(), *changed)
 
 
 def test_own_words_open_refusals_and_not_answers():

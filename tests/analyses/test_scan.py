@@ -1,8 +1,12 @@
+from dataclasses import fields, replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from analyses import scan
+from analyses.readings import kept_readings, read_cache
 from analyses.scan_tables import OPENING
 from interp.cache import ActivationCache
 from interp.errors import UsageError
@@ -43,6 +47,36 @@ def cache_of(tmp_path, *, layer=None, jump=8.0, on=(0,), seed=0, prompts=None):
         states[chosen, layer:, SORRY] += jump
     arrays = {"t_inst": states[:, :, :].clone(), "t_post": states}
     return ActivationCache.from_arrays(arrays, prompts, tmp_path, name="planted"), prompts
+
+
+def test_readings_are_kept_and_read_again_when_words_or_states_change(tmp_path):
+    cache, _ = cache_of(tmp_path, layer=5)
+    expected, told = read_cache(cache, READOUT, LEXICON), []
+    assert same_readings(kept_readings(cache, READOUT, LEXICON, expect=told.append), expected)
+    assert len(told) == 1
+    assert same_readings(kept_readings(cache, READOUT, LEXICON, expect=told.append), expected)
+    assert len(told) == 1
+    # The rules' words are not among what was kept, and still count.
+    blind = replace(LEXICON, paper=())
+    kept = kept_readings(cache, READOUT, blind, expect=told.append)
+    assert len(told) == 1
+    assert not kept.rules[0].fires.any()
+    kept_readings(cache, READOUT, replace(LEXICON, openings=(SORRY,)), expect=told.append)
+    assert len(told) == 2
+    path = Path(cache.place) / "openings.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    kept_readings(cache, READOUT, replace(LEXICON, openings=(SORRY,)), expect=told.append)
+    assert len(told) == 3
+
+
+def same_readings(one, other):
+    """Whether two readings agree to the bit."""
+    return (
+        list(one.openings) == list(other.openings)
+        and all(np.array_equal(one.openings[p], other.openings[p]) for p in one.openings)
+        and all(torch.equal(getattr(one.lens, f.name), getattr(other.lens, f.name)) for f in fields(one.lens))
+        and all(np.array_equal(a.fires, b.fires) for a, b in zip(one.rules, other.rules, strict=True))
+    )
 
 
 @pytest.mark.parametrize("layer", [3, 6, 9])
