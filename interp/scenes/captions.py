@@ -47,7 +47,7 @@ FORMS = {
         "{Phrase} next to a window.",
     ),
 }
-GROUPS, TEST_FORMS = 441, 3
+GROUPS, TEST_FORMS = 882, 3
 T = TypeVar("T")
 
 

@@ -26,7 +26,7 @@ def test_every_scene_weighs_alike_and_every_group_shares_its_form():
     train = scene_captions("train")
     for scene in SCENES:
         chosen = train.where(category=scene)
-        assert len(chosen.where(label="harmful")) == 126 and len(chosen.where(label="harmless")) == 63
+        assert len(chosen.where(label="harmful")) == 252 and len(chosen.where(label="harmless")) == 126
     groups = {}
     for prompt in train:
         groups.setdefault(prompt.group, []).append(prompt.label)
