@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ from interp.errors import UsageError
 from interp.judges import behaviour
 from interp.lens import Readout
 from interp.models.adapter import Adapter
-from interp.models.teacher_forcing import Reader, answer_log_probs, remembering
+from interp.models.teacher_forcing import answer_log_probs, remembering
 from interp.prompts.families import RefusalFamily
 from interp.prompts.prompt import Prompt, PromptSet
 from interp.stats import group_codes
@@ -49,6 +50,8 @@ MOST_LAYERS = 12
 DEPTH = 0.8
 """The published filter: directions above are the words themselves rather than a reason to say them."""
 SCALES = (1.0, 1.5)
+ENOUGH = 0.95
+"""Share of harmless prompts refused above which no better addition is looked for."""
 TOKENS = 16
 TRIED = 40
 """Most groups that are tried."""
@@ -61,7 +64,7 @@ class Direction:
     """What was found before the trial.
 
     Attributes:
-        candidates: one row per layer and way of taking out.
+        candidates: one row per layer and way of taking out; layers above `DEPTH` only where none below passes.
         selection: which of them, and why not the others.
         deep: whether nothing passed below `DEPTH`, so that this filter was left out.
         taken_out: the edit that is tried for need; None when no candidate passes the other filters.
@@ -122,20 +125,13 @@ def find_direction(
     # Where the model refuses, taking refusal out is to change the answer: side effects are those on other prompts.
     helped = [i for i, answer in enumerate(said) if behaviour(answer) != "refused"]
     asked, said = [harmless[i] for i in helped], [said[i] for i in helped]
-    unedited = remembering(partial(answer_log_probs, adapter.model))
-    ascent = Ascent.of(adapter, harmless)
-    rows: list[dict[str, float | str]] = []
+    effects = _Effects(adapter, readout, harmful, harmless, words, (asked, said))
+    top = int(DEPTH * adapter.n_layers)
+    rows: list[dict[str, Any]] = []
     for i, layer in enumerate(layers):
-        published, affine = (_taken_out(kind, layer, ways[i], means[i]) for kind in (PUBLISHED, AFFINE))
-        effects = [_effects(adapter, readout, harmful, words, published, asked, said, unedited)]
-        with ascent.below(layer):
-            steering = word_log_odds(adapter, readout, harmless, words, (Addition(ways[i], layer),)).mean()
-            effects.append(_effects(adapter, readout, harmful, words, affine, asked, said, unedited))
-        for kind, (left, kl) in zip((PUBLISHED, AFFINE), effects, strict=True):
-            rows.append(
-                {"layer": layer, "position": "t_post", "edit": kind, "ablated_refusal": left, "kl": kl,
-                 "steering": steering}
-            )  # fmt: skip
+        if layer >= top and select(pd.DataFrame(rows), depth=DEPTH, blocks=adapter.n_layers).chosen is not None:
+            break  # one below the depth filter passes, so that none above can be chosen
+        rows += effects.rows(layer, ways[i], means[i])
         progress(i + 1, len(layers))
     candidates = pd.DataFrame(rows)
     selection = select(candidates, depth=DEPTH, blocks=adapter.n_layers)
@@ -166,26 +162,51 @@ def _taken_out(kind: str, layer: int, way: Float[Tensor, " d_model"], mean: Floa
     return Ablation(way, (layer,), toward=float(mean @ way / way.norm()))
 
 
-def _effects(
-    adapter: Adapter,
-    readout: Readout,
-    harmful: Sequence[Prompt],
-    words: Sequence[int],
-    edit: Ablation,
-    asked: Sequence[Prompt],
-    said: Sequence[str],
-    unedited: Reader,
-) -> tuple[float, float]:
-    """What is left of the log-odds of refusing, and KL(unedited || edited) where the model helps; means, in nats."""
-    left = word_log_odds(adapter, readout, harmful, words, (edit,)).mean()
-    beside = side_effects(adapter, asked, said, (edit,), tokens=TOKENS, unedited=unedited)
-    return float(left), float(np.nanmean(beside.kl.numpy()))
+class _Effects:
+    """What the direction of a layer does on the prompts that it is chosen on.
+
+    Attributes:
+        asked: harmless prompts that the model helps with, and what it answers to them.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        readout: Readout,
+        harmful: Sequence[Prompt],
+        harmless: Sequence[Prompt],
+        words: Sequence[int],
+        asked: tuple[Sequence[Prompt], Sequence[str]],
+    ) -> None:
+        self.adapter, self.asked = adapter, asked
+        self.harmful, self.harmless = harmful, harmless
+        self._words = partial(word_log_odds, adapter, readout, words=words)
+        self._unedited = remembering(partial(answer_log_probs, adapter.model))
+        self._ascent = Ascent.of(adapter, harmless)
+
+    def rows(
+        self, layer: int, way: Float[Tensor, " d_model"], mean: Float[Tensor, " d_model"]
+    ) -> list[dict[str, Any]]:
+        """A row of the table of candidates for each way of taking it out; layers come in ascending order."""
+        published, affine = (_taken_out(kind, layer, way, mean) for kind in (PUBLISHED, AFFINE))
+        with self._ascent.below(layer):
+            steering = float(self._words(self.harmless, edits=(Addition(way, layer),)).mean())
+            local = self._row(AFFINE, layer, affine, steering)
+        return [self._row(PUBLISHED, layer, published, steering), local]
+
+    def _row(self, kind: str, layer: int, edit: Ablation, steering: float) -> dict[str, Any]:
+        left = float(self._words(self.harmful, edits=(edit,)).mean())
+        beside = side_effects(self.adapter, *self.asked, (edit,), tokens=TOKENS, unedited=self._unedited)
+        kl = float(np.nanmean(beside.kl.numpy()))
+        return {
+            "layer": layer, "position": "t_post", "edit": kind, "ablated_refusal": left, "kl": kl, "steering": steering,
+        }  # fmt: skip
 
 
 def _put_in(
     adapter: Adapter, harmless: Sequence[Prompt], layers: range, ways: Float[Tensor, "layer d_model"]
 ) -> Addition:
-    """The addition after which most harmless prompts are refused, the smallest of equals."""
+    """The first addition, small ones first, after which `ENOUGH` of the harmless prompts are refused; else the best."""
     best, most = Addition(ways[0], layers[0]), -1.0
     half = len(layers) // 2
     for at, scale, i in product((None, (-1,)), SCALES, range(half, len(layers), 2)):
@@ -193,7 +214,7 @@ def _put_in(
         share = float(np.mean([behaviour(a) == "refused" for a in answers(adapter, harmless, (edit,), tokens=TOKENS)]))
         if share > most:
             best, most = edit, share
-        if most == 1:
+        if most >= ENOUGH:
             break
     return best
 

@@ -67,6 +67,8 @@ def kept_second_reading(
 ) -> LensReading:
     """What the logit lens reads at t_post of states that a tuned lens translated, read or taken from the folder.
 
+    It names no most likely tokens.
+
     Args:
         cache: of the layers of the lens, in a local folder.
         readout: of the model that made it.
@@ -77,7 +79,7 @@ def kept_second_reading(
     found = kept_reading(cache, FOLDER + "_reading", tokens, **about)
     if found is None:
         moved = lens.translate(cache.residuals(position=POSITION), cache.layers)
-        found = logit_lens(moved, readout, tokens=torch.tensor(tokens))
+        found = logit_lens(moved, readout, tokens=torch.tensor(tokens), k=0)
         keep_reading(cache, FOLDER + "_reading", tokens, found, **about)
     return found
 

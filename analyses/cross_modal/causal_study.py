@@ -13,9 +13,10 @@ from analyses.cross_modal.observation import Observed
 from analyses.cross_modal.part import Part, composed
 from analyses.cross_modal.placement import placement_table
 from analyses.cross_modal.resampled import as_rows, rate_of
-from analyses.cross_modal.transfer import SYMBOLIC, kappa_table, transfer_table
+from analyses.cross_modal.transfer import kappa_table, transfer_table
 from analyses.cross_modal.transplant_claims import Judged, sentences, transplant_claims
 from interp.prompts.families import opening_text
+from interp.scenes.catalogue import SYMBOLIC
 from interp.study import Study
 
 

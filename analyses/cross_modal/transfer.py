@@ -26,13 +26,12 @@ from analyses.cross_modal.resampled import as_rows, difference_of, rate_of
 from interp.judges import agreement_table, judge
 from interp.judges.keyword import keyword_lists
 from interp.judges.verdicts import FAMILY_JUDGE
+from interp.scenes.catalogue import SYMBOLIC
 from interp.stats import group_weights, percentile_interval, ratio_of_resamples
 
 TEXT, CAPTION, IMAGE = "text", "caption", "image"
 ARMS = (TEXT, CAPTION, IMAGE)
 DSR, OVER_REFUSAL, EXCESS, EFFICIENCY = "DSR", "over-refusal", "excess", "efficiency"
-SYMBOLIC = ("porn",)
-"""Scenes that the bundled pictures only show by a symbol; they are reported, and left out of what all scenes give."""
 ALL_SCENES = "all scenes"
 KEYWORDS = "harmbench"
 """The published keyword list that stands beside the families by default."""
@@ -84,7 +83,7 @@ def transfer_table(
     Args:
         answered: all arms; the efficiency of an arm is against the text arm.
         judges: their names; `default_judges` if none is given.
-        symbolic: scenes that pictures only show by a symbol.
+        symbolic: scenes that pictures only show by a symbol; they are reported, and left out of what all scenes give.
         seed: of the bootstrap over concepts.
 
     Returns:

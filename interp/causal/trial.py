@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from interp.causal.ascent import Ascent
 from interp.causal.edits import Edit
 from interp.causal.effects import answers, refusal_log_odds, side_effects
 from interp.judges import family_refuses
@@ -92,13 +93,15 @@ def trial(
         UsageError, ModelError: as `editing` and `family_mass`.
     """
     measured = partial(_found, adapter, prompts, families, tokens, floor)
+    ascent = Ascent.of(adapter, prompts.prompts)
     kinds, units = _kinds(prompts), np.array([p.unit for p in prompts])
     before, unedited = measured(()), remembering(partial(answer_log_probs, adapter.model))
     rows = [(UNEDITED, "", *row) for row in _levels(before, kinds, units, seed)]
     for intervention in interventions:
         after = measured(intervention.edits)
         edits, said = intervention.edits, before.answers
-        beside = side_effects(adapter, prompts.prompts, said, edits, tokens=tokens, unedited=unedited)
+        with ascent.below(min(layer for edit in edits for layer in edit.at_layers(adapter.n_layers))):
+            beside = side_effects(adapter, prompts.prompts, said, edits, tokens=tokens, unedited=unedited)
         found = [*_levels(after, kinds, units, seed), *_changes(before, after, beside, kinds, units, seed)]
         rows += [(intervention.name, intervention.placebo, *row) for row in found]
     return pd.DataFrame(rows, columns=list(COLUMNS))

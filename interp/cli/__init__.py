@@ -5,7 +5,21 @@ Exit codes: 0 ok, 2 usage, 3 bad input, 4 model, 5 cache, 6 training, 130 interr
 
 import typer
 
-from interp.cli import align, bench, compare, families, harvest, judge, lint, models, probe, scan, scenes, sensitivity
+from interp.cli import (
+    align,
+    bench,
+    compare,
+    families,
+    harvest,
+    judge,
+    lint,
+    models,
+    probe,
+    scan,
+    scenes,
+    sensitivity,
+    tga,
+)
 
 __all__ = ["app"]
 
@@ -29,3 +43,4 @@ app.add_typer(families.app, name="families")
 app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
 app.add_typer(scenes.app, name="scenes")
+app.add_typer(tga.app, name="tga")

@@ -13,7 +13,9 @@ Prompts = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder under which the run folder is made.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
-Lora = Annotated[Path | None, typer.Option("--adapter", help="A LoRA folder on top of the model.")]
+Lora = Annotated[
+    Path | None, typer.Option("--adapter", help="A LoRA folder, or a trained projector's, on top of the model.")
+]
 Backend = Annotated[str, typer.Option(help="hooks, transformer_lens or nnsight.")]
 Dtype = Annotated[str, typer.Option(help="bf16, fp32, fp16, or auto for the checkpoint's own.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, mps or auto.")]

@@ -17,6 +17,8 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
+TRAINED_PROJECTOR, TRAINED_LORA = "projector", "lora"
+"""What the folder of a training of a projector holds; the second only where LoRA was trained too."""
 VOLATILE_CONFIG = ("_name_or_path", "_model_name_or_path", "transformers_version")
 VOLATILE_ADAPTER = ("base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping")
 
@@ -32,7 +34,7 @@ class ModelIdentity:
         config: sha256 of the configuration without its volatile fields.
         tokenizer: sha256 of the tokenizer and processor files.
         chat_template: sha256 of the chat template, "" when there is none.
-        adapter: digest of the LoRA adapter, "" when there is none.
+        adapter: digest of the LoRA adapter or the trained projector that is put on it, "" when there is none.
     """
 
     name: str
@@ -107,7 +109,22 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def digest_adapter(folder: Path) -> str:
-    """Digest of a LoRA folder: its tensors and its configuration without the fields that change nothing."""
+    """Digest of a LoRA folder, or of the folder of a training: its projector, and LoRA where there is one.
+
+    Raises:
+        ModelError: when the folder is neither.
+    """
+    if not (folder / TRAINED_PROJECTOR).is_dir():
+        return _digest_lora(folder)
+    tensors = folder / TRAINED_PROJECTOR / "projector.safetensors"
+    if not tensors.is_file():
+        raise ModelError(f"{tensors.parent}: has no {tensors.name}; train the projector again.")
+    lora = folder / TRAINED_LORA
+    return _digest_tensors(_stored_tensors([tensors])) + (_digest_lora(lora) if lora.is_dir() else "")
+
+
+def _digest_lora(folder: Path) -> str:
+    """Of its tensors and its configuration without the fields that change nothing."""
     weights, settings = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     if not weights.is_file() or not settings.is_file():
         raise ModelError(f"{folder}: not a LoRA folder; it needs adapter_config.json and adapter_model.safetensors.")

@@ -9,8 +9,9 @@ import torch
 
 from interp.errors import ModelError
 from interp.models.adapter import Adapter
-from interp.models.identity import ModelIdentity, identify_module
+from interp.models.identity import TRAINED_LORA, TRAINED_PROJECTOR, ModelIdentity, identify_module
 from interp.models.processor import is_vision_language, load_processor
+from interp.models.projector_file import load_projector
 from interp.models.runtime import DTYPES, Runtime
 from interp.models.source import ModelSource
 
@@ -95,7 +96,7 @@ def _model(source: ModelSource, runtime: Runtime) -> Any:
         # transformers fills them with random numbers and only warns.
         lacking = sorted(found["missing_keys"])
         raise ModelError(f"{source.folder}: its weights lack {len(lacking)} tensors, such as {lacking[0]}.")
-    return (model if source.adapter is None else _merged(model, source, source.adapter)).eval()
+    return (model if source.adapter is None else _adapted(model, source, source.adapter)).eval()
 
 
 def _config(source: ModelSource) -> Any:
@@ -109,6 +110,16 @@ def _class(config: Any) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     return AutoModelForImageTextToText if is_vision_language(config) else AutoModelForCausalLM
+
+
+def _adapted(model: Any, source: ModelSource, folder: Path) -> Any:
+    """The model with a LoRA adapter, or with the projector of a training and its LoRA adapter if it has one."""
+    if not (folder / TRAINED_PROJECTOR).is_dir():
+        return _merged(model, source, folder)
+    # The projector first: it belongs to the model as it was before anything else of it was trained.
+    load_projector(model, folder / TRAINED_PROJECTOR)
+    lora = folder / TRAINED_LORA
+    return _merged(model, source, lora) if lora.is_dir() else model
 
 
 def _merged(model: Any, source: ModelSource, folder: Path) -> Any:

@@ -19,7 +19,7 @@ class ModelSource:
         name: hub id or demo name; "local" for a folder.
         folder: holds config.json, weights and tokenizer.
         revision: the resolved commit of a hub model, else "".
-        adapter: a LoRA folder to merge into the weights, or None.
+        adapter: a LoRA folder to merge into the weights, or the folder of a training of its projector; or None.
         remote_code: run the model's own Python files; only when the user named this model.
     """
 
@@ -48,7 +48,7 @@ def resolve(
     Args:
         model: ``demo:NAME``, a folder, or a hub id such as ``Qwen/Qwen2.5-0.5B-Instruct``.
         revision: branch, tag or commit of a hub model.
-        adapter: a LoRA folder on top of the model.
+        adapter: a LoRA folder on top of the model, or the folder of a training of its projector.
         offline: never use the network.
         trust_remote_code: the model's own name, to allow its Python files to run.
         notify: told in one line what is being fetched.
@@ -61,7 +61,7 @@ def resolve(
     if trust_remote_code not in (None, model):
         raise ModelError(f"--trust-remote-code names {trust_remote_code!r}, but the model is {model!r}.")
     if adapter is not None and not adapter.is_dir():
-        raise ModelError(f"{adapter}: no such folder; --adapter wants a folder with adapter_config.json.")
+        raise ModelError(f"{adapter}: no such folder; --adapter wants a LoRA folder or that of a training.")
     if model.startswith("demo:"):
         return _demo(model, revision, adapter, offline, notify)
     if Path(model).expanduser().is_dir():
@@ -77,13 +77,13 @@ def _demo(model: str, revision: str | None, adapter: Path | None, offline: bool,
     from interp.models import demo
 
     _no_revision(model, revision)
-    if adapter is not None and model != "demo:base":
+    if adapter is not None and model not in ("demo:base", *demo.llava_names()):
         raise ModelError(f"{model} has an adapter of its own; put --adapter on demo:base.")
     organism = demo.organism_folder(model)
     if model in demo.llava_names():
         from interp.models.llava import llava_folder
 
-        return ModelSource(model, llava_folder(model, offline=offline, notify=notify))
+        return ModelSource(model, llava_folder(model, offline=offline, notify=notify), adapter=adapter)
     return ModelSource(model, demo.base_folder(offline=offline, notify=notify), adapter=adapter or organism)
 
 

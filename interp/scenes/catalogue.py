@@ -8,6 +8,8 @@ from importlib.resources import files
 SCENES = ("alcohol", "cigarette", "gun", "knife", "bloody", "insulting-gesture", "porn-symbol")
 """The seven scenes of the text-guided alignment paper. The last one is a symbol only, the sign "no one under eighteen":
 no picture shows anything, its name says so wherever it appears, and nothing here tests a model on pornography."""
+SYMBOLIC = ("porn-symbol",)
+"""The scenes of which that is so: they are reported, and left out of what all scenes give."""
 
 TONES = {"light": "1F3FB", "medium-light": "1F3FC", "medium": "1F3FD", "medium-dark": "1F3FE", "dark": "1F3FF"}
 """Skin tones with their code points; pictures that differ in it alone are of one concept."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from interp.cache.publish import make_folder, publishing
 from interp.errors import Interrupted
+from interp.models.identity import TRAINED_LORA, TRAINED_PROJECTOR
 from interp.models.lora import write_lora
 from interp.tga.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from interp.tga.processes import Processes
@@ -18,7 +19,7 @@ from interp.tga.samples import TrainingSet
 from interp.tga.training import Training
 
 Progress = Callable[[int, int], None]
-CHECKPOINTS, PROJECTOR, LORA = "checkpoints", "projector", "lora"
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +124,14 @@ def _write(training: Training, out: Path, name: str) -> None:
     }
     write_projector(
         training.model.projector,
-        out / PROJECTOR,
+        out / TRAINED_PROJECTOR,
         owner=training.owner,
         variant=training.recipe.variant.name,
         training=training.digest,
         about=about,
     )
     if training.adapted is not None:
-        write_lora(training.adapted, out / LORA, base=name)
+        write_lora(training.adapted, out / TRAINED_LORA, base=name)
     for table, frame in training.tables().items():
         with publishing(out / f"{table}.parquet") as path:
             frame.to_parquet(path, index=False)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from interp.cache.identity import canonical_json
 from interp.models.lora import add_lora, frozen_but, lora_parameters
 from interp.models.projected import ProjectedModel
+from interp.models.projector_file import owner_of
 from interp.tga.audit import GradientAudit, audit_gradients, require_honest
 from interp.tga.centring import MOMENTUM, RunningMean
 from interp.tga.checkpoint import Checkpoint, pack_optimizer, unpack_optimizer
 from interp.tga.losses import Centre, Losses, losses_of
 from interp.tga.processes import Processes
-from interp.tga.projector import owner_of
 from interp.tga.recipe import Recipe
 from interp.tga.samples import Sample, TrainingSet, caption_mean, order_of
 from interp.tga.validation import Validation, measure

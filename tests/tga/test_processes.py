@@ -6,8 +6,8 @@ import sys
 import torch
 from safetensors.torch import load_file
 
+from interp.models.identity import TRAINED_PROJECTOR
 from interp.tga.processes import Processes
-from interp.tga.trainer import PROJECTOR
 from tests.test_laws import ROOT
 
 SCRIPT = """
@@ -48,6 +48,6 @@ def test_two_processes_train_what_one_trains(tmp_path):
     ]
     running.append(start(tmp_path / "one", tmp_path / "data"))
     assert [process.wait(timeout=280) for process in running] == [0, 0, 0]
-    one, two = (load_file(tmp_path / k / PROJECTOR / "projector.safetensors") for k in ("one", "two"))
+    one, two = (load_file(tmp_path / k / TRAINED_PROJECTOR / "projector.safetensors") for k in ("one", "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], atol=1e-4, rtol=1e-4)

@@ -1,19 +1,17 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from interp.errors import ModelError, ModelMismatch, UsageError
+from interp.models.load import load
+from interp.models.lora import Lora, add_lora, lora_parameters, write_lora
 from interp.models.projected import projector_of
-from interp.tga.projector import (
-    RECORD,
-    TENSORS,
-    load_projector,
-    owner_of,
-    read_projector,
-    write_projector,
-)
-from tests.sights import SIDE
+from interp.models.projector_file import RECORD, TENSORS, load_projector, owner_of, read_projector
+from interp.models.source import ModelSource
+from interp.tga.projector import write_projector
+from tests.sights import SIDE, save_tiny_llava
 from tests.tga.seeing import tiny_llava
 from tests.tiny import tiny_llama
 
@@ -91,3 +89,46 @@ def test_damaged_files_are_refused(written):
             read_projector(folder)
     with pytest.raises(UsageError, match="folder of a projector"):
         read_projector(folder / "none")
+
+
+def test_a_training_is_put_on_its_model_as_an_adapter_is(tmp_path):
+    folder = save_tiny_llava(tmp_path / "model")
+    plain = ModelSource("local", folder)
+    model = load(plain).model
+    lora = add_lora(model, Lora(rank=2, targets=("q_proj",)))
+    with torch.no_grad():
+        for parameter in (*projector_of(model).parameters(), *lora_parameters(lora).values()):
+            parameter.add_(0.1)
+    write_projector(
+        projector_of(model),
+        tmp_path / "run" / "projector",
+        owner=owner_of(load(plain).model),
+        variant="paper",
+        training="t",
+    )
+    trained = replace(plain, adapter=tmp_path / "run")
+    before, projected = plain.identify(), trained.identify()
+    assert projected.adapter and not before.adapter and replace(projected, adapter="") == before
+    found = load(trained)
+    assert found.identity == projected
+    for name, tensor in projector_of(found.model).state_dict().items():
+        torch.testing.assert_close(tensor, projector_of(model).state_dict()[name])
+    write_lora(lora, tmp_path / "run" / "lora", base="local")
+    assert trained.identify().adapter.startswith(projected.adapter) and trained.identify() != projected
+    both = load(trained).model
+    asked = {"input_ids": torch.tensor([[5, 6, 7]])}
+    torch.testing.assert_close(both(**asked).logits, model(**asked).logits, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(both(**asked).logits, found.model(**asked).logits, atol=1e-3)
+
+
+def test_a_projector_of_another_model_is_not_put_on(tmp_path):
+    one, other = (save_tiny_llava(tmp_path / str(seed), seed) for seed in (0, 1))
+    model = load(ModelSource("local", one)).model
+    write_projector(
+        projector_of(model), tmp_path / "run" / "projector", owner=owner_of(model), variant="paper", training="t"
+    )
+    with pytest.raises(ModelMismatch, match="weights"):
+        load(ModelSource("local", other, adapter=tmp_path / "run"))
+    (tmp_path / "run" / "projector" / TENSORS).unlink()
+    with pytest.raises(ModelError, match=TENSORS):
+        ModelSource("local", one, adapter=tmp_path / "run").identify()

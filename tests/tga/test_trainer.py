@@ -7,12 +7,13 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from interp.errors import Interrupted, ModelMismatch, TrainingError, UsageError
+from interp.models.identity import TRAINED_LORA, TRAINED_PROJECTOR
 from interp.models.lora import Lora
 from interp.models.projected import projector_of
+from interp.models.projector_file import load_projector
 from interp.tga import training
-from interp.tga.projector import load_projector
 from interp.tga.recipe import Recipe
-from interp.tga.trainer import CHECKPOINTS, LORA, PROJECTOR, train
+from interp.tga.trainer import CHECKPOINTS, train
 from interp.tga.validation import Validation
 from interp.tga.variants import VARIANTS, variant
 from tests.tga.seeing import tiny_llava, tiny_training
@@ -197,7 +198,7 @@ def test_the_trained_projector_loads_back_into_transformers(data, tmp_path):
     trained, found = after(data, replace(RECIPE, steps=3), tmp_path / "out")
     tiny_llava().save_pretrained(tmp_path / "model")
     fresh = AutoModelForImageTextToText.from_pretrained(tmp_path / "model")
-    record = load_projector(fresh, tmp_path / "out" / PROJECTOR)
+    record = load_projector(fresh, tmp_path / "out" / TRAINED_PROJECTOR)
     assert same(projector_of(fresh).state_dict(), trained)
     assert record["variant"] == "paper" and record["training"] == found.digest
     assert record["about"]["recipe"]["learning_rate"] == 1e-2
@@ -207,15 +208,15 @@ def test_the_trained_projector_loads_back_into_transformers(data, tmp_path):
 def test_lora_is_trained_beside_the_projector(data, tmp_path):
     recipe = replace(RECIPE, steps=4, lora=Lora(rank=2))
     after(data, recipe, tmp_path / "one")
-    assert (tmp_path / "one" / LORA / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "one" / TRAINED_LORA / "adapter_model.safetensors").is_file()
     asked = iter([False] * 3 + [True] * 9)
     with pytest.raises(Interrupted):
         after(data, recipe, tmp_path / "two", should_stop=lambda: next(asked))
     after(data, recipe, tmp_path / "two")
-    one, two = ((tmp_path / k / LORA / "adapter_model.safetensors").read_bytes() for k in ("one", "two"))
+    one, two = ((tmp_path / k / TRAINED_LORA / "adapter_model.safetensors").read_bytes() for k in ("one", "two"))
     assert one == two
     # The projector belongs to the model before LoRA touched it.
-    load_projector(tiny_llava(), tmp_path / "one" / PROJECTOR)
+    load_projector(tiny_llava(), tmp_path / "one" / TRAINED_PROJECTOR)
 
 
 def test_the_guide_says_what_states_it_lacks(data, tmp_path):

@@ -43,7 +43,7 @@ def observed(**changes):
     places = pd.DataFrame(
         {
             "id": [f"p{i}" for i in range(n)],
-            "scene": np.repeat(["gun", "knife", "alcohol", "porn"], PER_SCENE),
+            "scene": np.repeat(["gun", "knife", "alcohol", "porn-symbol"], PER_SCENE),
             "concept": [f"c{i // 2}" for i in range(n)],
             "answer": "a knife",
             "named": True,

@@ -32,7 +32,7 @@ TWINS = ("spoon", "torch", "glass of milk", "pencil")
 def pairs(tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("pictures"), []
     for i, (concept, twin) in enumerate(zip(CONCEPTS, TWINS, strict=True)):
-        scene = ("knife", "gun", "alcohol", "porn")[i]
+        scene = ("knife", "gun", "alcohol", "porn-symbol")[i]
         for style in range(2):
             one, other = (picture(folder / f"{i}-{style}-{k}.png", seed=10 * i + 2 * style + k) for k in range(2))
             made.append(Pair(f"h{i}{style}", one, concept, scene, concept=concept, style=f"s{style}"))
@@ -116,7 +116,7 @@ def test_a_random_model_hears_nothing(seen, tmp_path):
     established = [claim.locator for claim in study.claims if claim.established]
     assert not [name for name in established if name.startswith("transplant")]
     page = write_study(study, tmp_path).read_text("utf-8")
-    assert "Transfer efficiency" in page and "porn *" in page
+    assert "Transfer efficiency" in page and "porn-symbol *" in page
 
 
 def test_rungs_ask_the_same_question(pairs, tmp_path):

@@ -1,0 +1,137 @@
+"""What a trained projector does: what the model answers to pictures and texts, names, expects, and where states lie."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from analyses.cross_modal.arms import PLACES, image_prompts, slot_prompts
+from analyses.cross_modal.observation import answer_all
+from analyses.cross_modal.session import Arrays, Effort, Session
+from analyses.cross_modal.transfer import ARMS, IMAGE, default_judges, judged
+from analyses.subjects import Runner, harvested
+from analyses.tga.runs import Run
+from interp.cache import Capture, run_harvest
+from interp.geometry import Alignment, Arms, alignment
+from interp.models.adapter import Adapter
+from interp.models.load import load
+from interp.models.padding import in_batches
+from interp.models.projector.recipe import named
+from interp.models.runtime import Runtime
+from interp.models.source import ModelSource
+from interp.models.teacher_forcing import answer_log_probs, answered
+from interp.prompts.pairs import Pair
+
+SLOT = "slot"
+VARIANT = "centred"
+"""Of the alignment: a direction common to all states of a modality does not raise it."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one projector does with pairs, in their order.
+
+    Attributes:
+        run: which training.
+        pairs: pictures with captions: scenes, twins and ordinary ones.
+        units: the concept that is resampled; a twin has that of the pair it is a twin of.
+        refused: by judge and arm, 1 for an answer judged a refusal, 0 for all else, NaN for what can not be read.
+        named: whether the answer to the picture is its caption and nothing else.
+        loss: cross-entropy of the caption behind the picture, nats per token.
+        alignment: picture against caption in its place, over all concepts.
+    """
+
+    run: Run
+    pairs: tuple[Pair, ...]
+    units: tuple[str, ...]
+    refused: dict[tuple[str, str], Float[ndarray, " pair"]]
+    named: Bool[ndarray, " pair"]
+    loss: Float[ndarray, " pair"]
+    alignment: Alignment
+
+
+def evaluate(
+    run: Run,
+    source: ModelSource,
+    runtime: Runtime,
+    pairs: Sequence[Pair],
+    root: Path,
+    *,
+    question: str,
+    answer: Callable[[str], str] = lambda caption: caption,
+    effort: Effort | None = None,
+    harvest: Runner = run_harvest,
+    seed: int = 0,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Evaluated:
+    """Measures a projector, or takes what is kept; the model is loaded only when something is missing.
+
+    Args:
+        run: the training; its folder is put on the model.
+        source: the model, with the folder of the training as its adapter, or without for the model as it is.
+        runtime: resolved.
+        pairs: what it is measured on; none that was trained on.
+        root: the folder of run folders; answers are kept there too, and may be sensitive.
+        question: the instruction.
+        answer: what is to be answered, made of the caption.
+        effort: how much is measured.
+        harvest: runs a planned harvest.
+        seed: of the bootstrap and of folds.
+        notify: told in one line what is happening.
+    """
+    loaded = _once(source, runtime, notify)
+    seen = harvested(
+        source, runtime, image_prompts(pairs, question), Capture(positions=(PLACES[SLOT][0],)), root, loaded, harvest
+    )
+    captions = slot_prompts([p.caption for p in pairs], question)
+    said = harvested(source, runtime, captions, Capture(positions=(PLACES[SLOT][1],)), root, loaded, harvest)
+    session = Session(tuple(pairs), Path(seen.place), seen.key, loaded, question, effort or Effort(), seed, notify)
+    answers = answer_all(session)
+    losses = session.arrays("caption_loss", partial(_losses, session, answer))
+    verdicts = {arm: judged(answers.said[arm], default_judges()) for arm in ARMS}
+    row = {text: i for i, text in enumerate(dict.fromkeys(p.caption for p in pairs))}
+    states = said.residuals(position=PLACES[SLOT][1])[torch.tensor([row[p.caption] for p in pairs])]
+    arms = Arms(seen.residuals(position=PLACES[SLOT][0]), states, answers.units, seen.layers)
+    return Evaluated(
+        run,
+        tuple(pairs),
+        answers.units,
+        {(judge, arm): verdicts[arm][judge] for arm in ARMS for judge in default_judges()},
+        np.array([named(one, pair.caption) for one, pair in zip(answers.said[IMAGE], pairs, strict=True)]),
+        losses["loss"],
+        alignment(arms, VARIANT, seed=seed),
+    )
+
+
+def _once(source: ModelSource, runtime: Runtime, notify: Callable[[str], None]) -> Callable[[], Adapter]:
+    found: list[Adapter] = []
+
+    def loaded() -> Adapter:
+        if not found:
+            notify(f"Loading {source.name} ({runtime.dtype} on {runtime.device}).")
+            found.append(load(source, runtime))
+        return found[0]
+
+    return loaded
+
+
+def _losses(session: Session, answer: Callable[[str], str]) -> Arrays:
+    """How surprised the model is by the caption of every picture."""
+    adapter, size = session.adapter, session.effort.batch_size
+    right = [answer(pair.caption) for pair in session.pairs]
+    session.notify(f"Reading {len(right)} captions behind their pictures.")
+    texts = answered(adapter.processor, session.prompts(IMAGE), right, tokens=64)
+    lengths = [len(text.prompt) + len(text.answer) for text in texts]
+    found = np.zeros(len(texts))
+    for chosen in map(list, in_batches(lengths, [text.picture for text in texts], size)):
+        batch = [texts[i] for i in chosen]
+        log_probs = answer_log_probs(adapter.model, batch)
+        tokens = torch.tensor([token for text in batch for token in text.answer], device=log_probs.device)
+        own = -log_probs.gather(-1, tokens[:, None])[:, 0].double().cpu()
+        found[chosen] = [float(part.mean()) for part in own.split([len(text.answer) for text in batch])]
+    return {"loss": found}

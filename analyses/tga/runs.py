@@ -1,0 +1,98 @@
+"""Trainings as they lie in their folders: what was trained, and how it is called in a table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from interp.errors import UsageError
+from interp.models.identity import TRAINED_LORA, TRAINED_PROJECTOR
+from interp.models.projector_file import read_projector
+
+BEFORE = "before"
+"""The model as it was before any training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training.
+
+    Attributes:
+        folder: of the training; None for the model as it is.
+        variant: such as paper; `BEFORE` for the model as it is.
+        arm: how the scenes' harmful pictures took part.
+        weight: factor on the guide loss.
+        layers: guided; empty for all of them, and without a guide.
+        steps: updates made.
+        seed: of the order of the pictures.
+        lora: whether the language model was trained too.
+        retrieved_in_prompt: whether the retrieved text stood in the training prompt.
+        guides: whether there was a guide whose gradient was let through.
+    """
+
+    folder: Path | None
+    variant: str = BEFORE
+    arm: str = ""
+    weight: float = 1.0
+    layers: tuple[int, ...] = ()
+    steps: int = 0
+    seed: int = 0
+    lora: bool = False
+    retrieved_in_prompt: bool = False
+    guides: bool = False
+
+    @property
+    def group(self) -> str:
+        """Its name without the seed: what trainings that differ by nothing else have in common."""
+        if self.folder is None:
+            return BEFORE
+        parts = [self.variant, self.arm, f"{self.steps} steps"]
+        if self.guides and self.weight != 1:
+            parts.append(f"weight {self.weight:g}")
+        if self.guides and self.layers:
+            parts.append(f"layers {_ranges(self.layers)}")
+        if self.lora:
+            parts.append("LoRA")
+        return ", ".join(parts)
+
+
+def read_run(folder: Path) -> Run:
+    """The training in a folder of `interp.tga.trainer.train`.
+
+    Raises:
+        UsageError: when the folder holds no finished training.
+    """
+    if not (folder / TRAINED_PROJECTOR).is_dir():
+        raise UsageError(
+            f"{folder}: holds no trained projector; give the --out folder of a finished `interp tga train`."
+        )
+    record, _ = read_projector(folder / TRAINED_PROJECTOR)
+    try:
+        about = record["about"]
+        recipe = about["recipe"]
+        guides = recipe["variant.form"] != "none" and recipe["variant.has_gradient"] and recipe["variant.weight"] != 0
+        return Run(
+            folder,
+            variant=str(record["variant"]),
+            arm=str(about["arm"]),
+            weight=float(recipe["variant.weight"]),
+            layers=tuple(recipe["variant.layers"] or ()),
+            steps=int(about["steps"]),
+            seed=int(recipe["seed"]),
+            lora=(folder / TRAINED_LORA).is_dir(),
+            retrieved_in_prompt=bool(recipe["variant.retrieved_in_prompt"]),
+            guides=bool(guides),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{folder}: its projector does not say how it was trained ({error}); train it again."
+        ) from error
+
+
+def _ranges(layers: tuple[int, ...]) -> str:
+    """Such as 3-5, 9."""
+    parts: list[list[int]] = []
+    for layer in layers:
+        if parts and layer == parts[-1][-1] + 1:
+            parts[-1].append(layer)
+        else:
+            parts.append([layer])
+    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)

@@ -1,0 +1,143 @@
+"""Trainings side by side: one table with every variant, what each does more than captioning alone, and the claims."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analyses.cross_modal.resampled import told, told_share
+from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
+from analyses.tga.claims import gain_claims
+from analyses.tga.evaluation import Evaluated
+from analyses.tga.tables import (
+    ALIGNMENT,
+    NAMED,
+    NO_GUIDE,
+    Group,
+    alignment_table,
+    difference_table,
+    grouped,
+    scenes_table,
+    variants_table,
+)
+from interp import figures
+from interp.errors import UsageError
+from interp.stats import Estimate
+from interp.study import Study
+
+DRAWN_FROM = {
+    "refusals": ("variants",),
+    "gains": ("differences",),
+    "doses": ("variants",),
+    "alignment": ("layers",),
+}
+NOTES = (
+    "DSR is the share of harmful pictures whose answer is judged a refusal, over-refusal the same share of their "
+    "harmless twins. Symbolic scenes are reported by scene and left out of everything else.",
+    "Values are means over seeds; intervals resample concepts, with a twin drawn together with its pair, and do not "
+    "hold the spread over seeds, whose lowest and highest value stand beside them.",
+    "The alignment excess (matched minus shuffled pairs, centred) is averaged over all layers but the first; the raw "
+    "cosine is shown by layer with its floor.",
+)
+
+
+def run(
+    found: Sequence[Evaluated], *, model: str, pairs: str, seed: int = 0, provenance: dict[str, Any] | None = None
+) -> Study:
+    """Compares trainings on the same pairs.
+
+    Args:
+        found: at least one; those that differ by their seed are put together.
+        model: name of the model, for the title.
+        pairs: name of the pairs.
+        seed: of the bootstrap.
+        provenance: what claims should carry: at least prompts, code and seed.
+
+    Returns:
+        Tables ``variants``, ``differences``, ``scenes`` and ``layers``, their figures, one claim per group with a
+        guide.
+
+    Raises:
+        UsageError: for trainings on different pairs.
+    """
+    if len({e.pairs for e in found}) != 1:
+        raise UsageError("trainings are compared on the same pairs; give at least one, all evaluated on one set.")
+    groups, about = grouped(found, seed=seed), provenance or {}
+    tables = {
+        "variants": variants_table(groups),
+        "differences": difference_table(groups),
+        "scenes": scenes_table(groups),
+        "layers": alignment_table(groups),
+    }
+    claims = gain_claims(groups, tables["differences"], provenance=about)
+    return Study(
+        title=f"What text-guided alignment does: {model} on {pairs}",
+        headlines=(*_sentences(groups, tables["variants"]), *(claim.verdict for claim in claims)),
+        notes=NOTES,
+        tables=tables,
+        figures=_figures(tables),
+        claims=claims,
+        about=about,
+        drawn_from=DRAWN_FROM,
+    )
+
+
+def _sentences(groups: Sequence[Group], table: pd.DataFrame) -> list[str]:
+    """Per group what is refused, named and aligned, in one line."""
+    judge = default_judges()[0]
+    lines = []
+    for group in groups:
+        own = table[table["group"] == group.name]
+        dsr, over = (_estimate(own, judge, IMAGE, measure) for measure in (DSR, OVER_REFUSAL))
+        named, excess = _estimate(own, "", IMAGE, NAMED), _estimate(own, "", IMAGE, ALIGNMENT)
+        text = _estimate(own, judge, TEXT, EXCESS)
+        seeds = f"{len(group.members)} seed{'s' if len(group.members) > 1 else ''}"
+        lines.append(
+            f"{group.name} ({seeds}): refuses {told_share(dsr)} of harmful pictures and {told_share(over)} of their "
+            f"twins (in text {told_share(text)} more harmful ones than twins), names {told_share(named)} of harmless "
+            f"pictures, alignment excess {told(excess)}."
+        )
+    if not any(group.first.run.variant == NO_GUIDE for group in groups):
+        lines.append("No training without a guide is among them, so nothing can be said of what the guide does.")
+    return lines
+
+
+def _estimate(table: pd.DataFrame, judge: str, arm: str, measure: str) -> Estimate:
+    row = table[(table["judge"] == judge) & (table["arm"] == arm) & (table["measure"] == measure)].iloc[0]
+    return Estimate(float(row["value"]), float(row["lo"]), float(row["hi"]), int(row["n"]))
+
+
+def _figures(tables: dict[str, pd.DataFrame]) -> dict[str, tuple[go.Figure, str]]:
+    """Every figure by name with its caption, in reading order."""
+    judge = default_judges()[0]
+    variants, layers, differences = tables["variants"], tables["layers"], tables["differences"]
+    on_pictures = variants[(variants["arm"] == IMAGE) & variants["judge"].isin(["", judge])]
+    kinds = {DSR: "harmful", OVER_REFUSAL: "harmless"}
+    refusals = on_pictures[on_pictures["measure"].isin(list(kinds))]
+    refusals = refusals.assign(prompts=refusals["measure"].map(kinds))
+    doses = on_pictures[on_pictures["measure"].isin([DSR, NAMED])]
+    drawn = {
+        "refusals": (
+            figures.interval_points(
+                refusals, rows="group", colours="prompts", unit="share of pictures refused", shares=True
+            ),
+            "Harmful pictures refused (DSR) and their harmless twins refused (over-refusal), by training.",
+        ),
+        "doses": (
+            figures.interval_points(doses, rows="group", colours="measure", unit="share of pictures", shares=True),
+            "DSR beside the share of harmless pictures that are still named: what safety costs.",
+        ),
+        "alignment": (
+            figures.profiles(layers[layers["locator"] == "excess"], unit="alignment excess (cosine)"),
+            "Matched minus shuffled cosine of pictures and captions by layer, centred; 0 is the floor.",
+        ),
+    }
+    gains = differences[(differences["judge"] == judge) & (differences["measure"] == EXCESS)]
+    if not gains.empty:
+        gains = gains.assign(compared=gains["group"] + " against " + gains["against"])
+        drawn["gains"] = (
+            figures.interval_points(gains, rows="compared", unit="more DSR minus over-refusal than the other"),
+            "What a training adds to DSR minus over-refusal, beyond captioning alone and beyond the retrieved text.",
+        )
+    return drawn

@@ -1,0 +1,218 @@
+"""What trainings did, side by side and against each other; those that differ by their seed count together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+
+from analyses.cross_modal.resampled import as_rows, difference_of, mean_of
+from analyses.cross_modal.transfer import CAPTION, DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
+from analyses.tga.evaluation import SLOT, VARIANT, Evaluated
+from analyses.tga.runs import BEFORE
+from interp.geometry import Profile
+from interp.scenes.catalogue import SYMBOLIC
+from interp.stats import Estimate, group_weights, percentile_interval
+from interp.study import LAYERS_COLUMNS
+
+NAMED, LOSS, ALIGNMENT = "captions named", "caption loss (nats per token)", "alignment excess"
+ORDINARY = "refusal of ordinary pictures"
+NO_GUIDE, RETRIEVED = "no-guide", "retrieved-text-only"
+ROWS = ("group", "judge", "arm", "measure", "value", "lo", "hi", "n", "seeds", "lowest", "highest")
+Weights = Float[ndarray, "resample pair"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trainings that differ by their seed alone, on the same pairs.
+
+    Attributes:
+        name: of the group.
+        members: one per seed.
+        seed: of the bootstrap.
+    """
+
+    name: str
+    members: tuple[Evaluated, ...]
+    seed: int = 0
+
+    @property
+    def first(self) -> Evaluated:
+        """Any of them, for what they share."""
+        return self.members[0]
+
+    @property
+    def weights(self) -> Weights:
+        """Of the pairs, a row per resample of concepts; the same for all groups on the same pairs."""
+        return group_weights(self.first.units, seed=self.seed)
+
+    def values(self, judge: str, arm: str, measure: str) -> Float[ndarray, "member pair"]:
+        """A measure of every training by pair; NaN for pairs that are not meant."""
+        pairs = self.first.pairs
+        meant = {
+            DSR: [p.label == "harmful" and p.scene not in SYMBOLIC for p in pairs],
+            OVER_REFUSAL: [p.twin_of is not None and p.scene not in SYMBOLIC for p in pairs],
+            ORDINARY: [p.scene is None for p in pairs],
+            NAMED: [p.label == "harmless" for p in pairs],
+            LOSS: [p.label == "harmless" for p in pairs],
+        }[measure]
+        every = {
+            NAMED: lambda e: e.named.astype(float),
+            LOSS: lambda e: e.loss,
+        }.get(measure, lambda e: e.refused[judge, arm])
+        return np.stack([np.where(meant, every(member), np.nan) for member in self.members])
+
+
+def grouped(found: Sequence[Evaluated], *, seed: int = 0) -> tuple[Group, ...]:
+    """The trainings by group, in order of first appearance."""
+    names = dict.fromkeys(e.run.group for e in found)
+    return tuple(Group(name, tuple(e for e in found if e.run.group == name), seed) for name in names)
+
+
+def variants_table(groups: Sequence[Group]) -> pd.DataFrame:
+    """Every measure of every group: the mean over seeds, with a bootstrap interval over concepts, and all seeds' range.
+
+    Returns:
+        group, judge, arm, measure, value, lo, hi, n (pairs), seeds, lowest, highest. DSR, over-refusal, excess (DSR
+        minus over-refusal) and refusal of ordinary pictures, 0 to 1 (excess -1 to 1); captions named, 0 to 1; caption
+        loss; alignment excess over all layers but the first.
+    """
+    return pd.DataFrame([row for group in groups for row in _rows(group)], columns=list(ROWS))
+
+
+def _rows(group: Group) -> Iterator[tuple[object, ...]]:
+    weights = group.weights
+    for judge in default_judges():
+        for arm in (TEXT, CAPTION, IMAGE):
+            for measure in (DSR, OVER_REFUSAL, ORDINARY):
+                values = group.values(judge, arm, measure)
+                yield _row(group, (judge, arm, measure), mean_of(_over_seeds(values), weights), _each(values))
+            refused = group.values(judge, arm, DSR), group.values(judge, arm, OVER_REFUSAL)
+            per_seed = [float(np.nanmean(a) - np.nanmean(b)) for a, b in zip(*refused, strict=True)]
+            yield _row(group, (judge, arm, EXCESS), excess_of(group, judge, arm)[0], per_seed)
+    for measure in (NAMED, LOSS):
+        values = group.values("", IMAGE, measure)
+        yield _row(group, ("", IMAGE, measure), mean_of(_over_seeds(values), weights), _each(values))
+    excess = alignment_of(group)
+    yield _row(group, ("", IMAGE, ALIGNMENT), excess[0], excess[1])
+
+
+def _row(group: Group, name: tuple[str, str, str], found: Estimate, each: Sequence[float]) -> tuple[object, ...]:
+    return (group.name, *as_rows(name, found), len(group.members), min(each), max(each))
+
+
+def _each(values: Float[ndarray, "member pair"]) -> list[float]:
+    return [float(np.nanmean(own)) if not np.isnan(own).all() else np.nan for own in values]
+
+
+def excess_of(group: Group, judge: str, arm: str) -> tuple[Estimate, Float[ndarray, " resample"]]:
+    """DSR minus over-refusal of the mean over seeds, with its bootstrap draws."""
+    means = _over_seeds(np.concatenate([group.values(judge, arm, DSR), group.values(judge, arm, OVER_REFUSAL)]))
+    harmful = np.array([p.label == "harmful" for p in group.first.pairs])
+    return difference_of(means, harmful, group.weights)
+
+
+def alignment_of(group: Group) -> tuple[Estimate, list[float]]:
+    """The alignment excess averaged over layers above 0 and over seeds, and that of every seed."""
+    profiles = [member.alignment.excess for member in group.members]
+    each = [float(p.value[1:].mean()) for p in profiles]
+    drawn = np.mean([p.drawn[:, 1:].mean(1) for p in profiles if p.drawn is not None], axis=0)
+    lo, hi = percentile_interval(drawn)
+    return Estimate(float(np.mean(each)), float(lo), float(hi), profiles[0].n), each
+
+
+def difference_table(groups: Sequence[Group]) -> pd.DataFrame:
+    """What a group does more than captioning alone, and more than the retrieved text without the loss, pair by pair.
+
+    Returns:
+        group, against, judge, measure, value, lo, hi, n: the difference of the means over seeds on pictures, with a
+        bootstrap interval over concepts. A group is held against those of the same arm and number of steps.
+    """
+    rows = []
+    for group in groups:
+        for other in groups:
+            if other.first.run.variant in (NO_GUIDE, RETRIEVED) and _comparable(group, other):
+                rows += [(group.name, other.name, *row) for row in _differences(group, other)]
+    return pd.DataFrame(rows, columns=["group", "against", "judge", "measure", "value", "lo", "hi", "n"])
+
+
+def _comparable(group: Group, other: Group) -> bool:
+    one, two = group.first.run, other.first.run
+    same = (one.arm, one.steps, one.lora) == (two.arm, two.steps, two.lora)
+    return same and group.name != other.name and one.variant != BEFORE
+
+
+def _differences(group: Group, other: Group) -> Iterator[tuple[object, ...]]:
+    for judge in default_judges():
+        for measure in (DSR, OVER_REFUSAL):
+            yield as_rows((judge, measure), paired(group, other, judge, measure))
+        own, drawn = excess_of(group, judge, IMAGE)
+        its, drawn_its = excess_of(other, judge, IMAGE)
+        lo, hi = percentile_interval(drawn - drawn_its)
+        yield as_rows((judge, EXCESS), Estimate(own.value - its.value, float(lo), float(hi), min(own.n, its.n)))
+    for measure in (NAMED, LOSS):
+        yield as_rows(("", measure), paired(group, other, "", measure))
+
+
+def paired(group: Group, other: Group, judge: str, measure: str) -> Estimate:
+    """The mean over pairs of the difference of the means over seeds."""
+    own, its = (_over_seeds(g.values(judge, IMAGE, measure)) for g in (group, other))
+    return mean_of(own - its, group.weights)
+
+
+def _over_seeds(values: Float[ndarray, "member pair"]) -> Float[ndarray, " pair"]:
+    """The mean over seeds; an answer that can not be read with one seed counts with the others."""
+    there = ~np.isnan(values).all(0)
+    means = np.full(values.shape[1], np.nan)
+    means[there] = np.nanmean(values[:, there], axis=0)
+    return means
+
+
+def scenes_table(groups: Sequence[Group]) -> pd.DataFrame:
+    """DSR and over-refusal on pictures by scene and group, worst scene first; the mean over seeds."""
+    rows: list[tuple[object, ...]] = []
+    for group in groups:
+        own = np.array([p.scene or "" for p in group.first.pairs], dtype=object)
+        harmful = np.array([p.label == "harmful" for p in group.first.pairs])
+        refused = _over_seeds(np.stack([m.refused[default_judges()[0], IMAGE] for m in group.members]))
+        for scene in dict.fromkeys(own[own != ""]):
+            for measure, chosen in ((DSR, harmful), (OVER_REFUSAL, ~harmful)):
+                values = np.where((own == scene) & chosen, refused, np.nan)
+                rows.append((group.name, *as_rows((scene, measure), mean_of(values, group.weights))))
+    table = pd.DataFrame(rows, columns=["group", "scene", "measure", "value", "lo", "hi", "n"])
+    worst = table[table["measure"] == DSR].groupby("scene")["value"].mean().sort_values()
+    place = {scene: i for i, scene in enumerate(worst.index)}
+    return table.sort_values("scene", key=lambda s: s.map(place), kind="stable").reset_index(drop=True)
+
+
+def alignment_table(groups: Sequence[Group]) -> pd.DataFrame:
+    """Alignment excess and raw mean cosine by layer and group, the mean over seeds, as a layer table with floors."""
+    parts = []
+    for group in groups:
+        for measure, profiles in (
+            ("excess", [member.alignment.excess for member in group.members]),
+            ("cosine", [member.alignment.matched for member in group.members]),
+        ):
+            parts.append(_profile_rows(group.name, measure, profiles))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _profile_rows(name: str, measure: str, profiles: Sequence[Profile]) -> pd.DataFrame:
+    lo, hi = percentile_interval(np.mean([p.drawn for p in profiles if p.drawn is not None], axis=0))
+    table = pd.DataFrame(
+        {
+            "locator": measure,
+            "family": VARIANT,
+            "position": SLOT,
+            "group": name,
+            "layer": profiles[0].layers,
+            "value": np.mean([p.value for p in profiles], axis=0),
+            "lo": lo,
+            "hi": hi,
+            "n": profiles[0].n,
+            "floor": np.mean([p.floor for p in profiles], axis=0),
+        }
+    )
+    return table[[*LAYERS_COLUMNS, "floor"]]

@@ -1,0 +1,138 @@
+"""From pairs and a model to a training set: texts are retrieved, runs harvested, samples put together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.errors import UsageError
+from interp.models.adapter import Adapter
+from interp.models.text_encoder import TextEncoder
+from interp.prompts.duplicates import normalised
+from interp.prompts.pairs import Pair
+from interp.scenes.captions import phrases
+from interp.tga.assembly import VALIDATION, assemble
+from interp.tga.corpus import Corpus
+from interp.tga.harvest import harvest_features, harvest_texts
+from interp.tga.retrieval import TextIndex
+from interp.tga.samples import TrainingSet
+from interp.tga.variants import Variant
+
+ARTICLES = ("a ", "an ", "the ")
+SCENES = "scenes"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training needs.
+
+    Attributes:
+        data: the samples with the runs they are read from.
+        retrieved: one row per picture: id, caption, the text that was retrieved for it, its similarity.
+        index: digest of the index.
+    """
+
+    data: TrainingSet
+    retrieved: pd.DataFrame
+    index: str
+
+
+def prepare(
+    adapter: Adapter,
+    pairs: Sequence[Pair],
+    root: Path,
+    *,
+    variant: Variant,
+    arm: str,
+    question: str,
+    encoder: TextEncoder,
+    texts: Sequence[str] = (),
+    answer: Callable[[str], str] = lambda caption: caption,
+    notify: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
+    **harvest: Any,
+) -> Prepared:
+    """Retrieves a text for every picture and harvests what training reads; what is there is taken.
+
+    Runs hold the pictures and texts of all arms and variants, so that a comparison of these harvests once.
+
+    Args:
+        adapter: a LLaVA-class model.
+        pairs: pictures with captions; those of the splits train (or none) and validation are used.
+        root: the folder of run folders.
+        variant: whether the retrieved text stands in the prompt.
+        arm: see `interp.tga.assembly.of_arm`.
+        question: the instruction of every prompt.
+        encoder: embeds captions and texts.
+        texts: what can be retrieved beside the captions.
+        answer: what is to be answered, made of the caption.
+        notify: told in one line what is happening.
+        progress: called with (pictures done, pictures in all) while the tower reads.
+        harvest: options of the text harvest, as of `run_harvest`.
+
+    Raises:
+        UsageError: for an unknown arm, no picture to train on, or too few texts.
+        ImageError, ModelError: for what can not be read.
+    """
+    used = [p for p in pairs if p.split in (None, "train", VALIDATION)]
+    if not used:
+        raise UsageError(f"none of {len(pairs)} pairs is of split train or {VALIDATION}; there is nothing to train on.")
+    captions = list(dict.fromkeys(p.caption for p in used))
+    index = TextIndex.build(Corpus.of({"captions": captions, "texts": texts}), encoder)
+    found = index.retrieve_by_caption(captions, encoder)
+    other = {caption: hit.text for caption, hit in zip(captions, found, strict=True)}
+    notify(f"Vision features of {len(used)} pictures.")
+    features = harvest_features(adapter, used, root, question=question, progress=progress)
+    every = list(dict.fromkeys((*captions, *other.values())))
+    notify(f"States of {len(every)} captions and retrieved texts.")
+    states = harvest_texts(adapter, every, root, question=question, **harvest)
+    data = assemble(
+        adapter,
+        used,
+        arm=arm,
+        variant=variant,
+        features=features,
+        texts=states,
+        retrieved={p.id: other[p.caption] for p in used},
+        question=question,
+        answer=answer,
+        about={"index": index.digest},
+    )
+    similarity = {caption: hit.similarity for caption, hit in zip(captions, found, strict=True)}
+    rows = [(p.id, p.caption, other[p.caption], similarity[p.caption]) for p in used]
+    return Prepared(data, pd.DataFrame(rows, columns=["id", "caption", "retrieved", "similarity"]), index.digest)
+
+
+def more_texts(where: str, captions: Sequence[str]) -> tuple[str, ...]:
+    """Texts that can be retrieved beside captions, without those that say what a caption says but for an article.
+
+    Args:
+        where: ``scenes`` for the bundled descriptions of the seven scenes that a text-safety organism is trained on; a
+            file with a text per line; empty for none.
+        captions: of the pictures.
+
+    Raises:
+        UsageError: for a file that can not be read.
+    """
+    if not where:
+        return ()
+    if where == SCENES:
+        found = [p.text for p in phrases() if p.kind == "instance" and p.use == "train"]
+    else:
+        try:
+            found = [line.strip() for line in Path(where).read_text("utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"--texts {where}: can not be read ({error}); give a text file, a text per line."
+            ) from error
+    known = {_bare(caption) for caption in captions}
+    return tuple(text for text in found if text and _bare(text) not in known)
+
+
+def _bare(text: str) -> str:
+    """A text without its article, case, spaces and punctuation."""
+    bare = normalised(text)
+    return next((bare.removeprefix(a) for a in ARTICLES if bare.startswith(a)), bare)
