@@ -184,9 +184,7 @@ class _Effects:
         self._unedited = remembering(partial(answer_log_probs, adapter.model))
         self._ascent = Ascent.of(adapter, harmless)
 
-    def rows(
-        self, layer: int, way: Float[Tensor, " d_model"], mean: Float[Tensor, " d_model"]
-    ) -> list[dict[str, Any]]:
+    def rows(self, layer: int, way: Float[Tensor, " d_model"], mean: Float[Tensor, " d_model"]) -> list[dict[str, Any]]:
         """A row of the table of candidates for each way of taking it out; layers come in ascending order."""
         published, affine = (_taken_out(kind, layer, way, mean) for kind in (PUBLISHED, AFFINE))
         with self._ascent.below(layer):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from analyses.cross_modal.arms import PLACES, image_prompts, slot_prompts
+from analyses.cross_modal.arms import PLACES, image_prompts, require_concepts, slot_prompts
 from analyses.cross_modal.observation import answer_all
 from analyses.cross_modal.session import Arrays, Effort, Session
 from analyses.cross_modal.transfer import ARMS, IMAGE, default_judges, judged
@@ -18,6 +18,7 @@ from analyses.subjects import Runner, harvested
 from analyses.tga.runs import Run
 from interp.cache import Capture, run_harvest
 from interp.geometry import Alignment, Arms, alignment
+from interp.geometry.arms import FOLDS
 from interp.models.adapter import Adapter
 from interp.models.load import load
 from interp.models.padding import in_batches
@@ -83,7 +84,11 @@ def evaluate(
         harvest: runs a planned harvest.
         seed: of the bootstrap and of folds.
         notify: told in one line what is happening.
+
+    Raises:
+        UsageError: for pairs of too few concepts.
     """
+    require_concepts(pairs)
     loaded = _once(source, runtime, notify)
     seen = harvested(
         source, runtime, image_prompts(pairs, question), Capture(positions=(PLACES[SLOT][0],)), root, loaded, harvest
@@ -96,7 +101,8 @@ def evaluate(
     verdicts = {arm: judged(answers.said[arm], default_judges()) for arm in ARMS}
     row = {text: i for i, text in enumerate(dict.fromkeys(p.caption for p in pairs))}
     states = said.residuals(position=PLACES[SLOT][1])[torch.tensor([row[p.caption] for p in pairs])]
-    arms = Arms(seen.residuals(position=PLACES[SLOT][0]), states, answers.units, seen.layers)
+    concepts = tuple(p.unit for p in pairs)
+    arms = Arms(seen.residuals(position=PLACES[SLOT][0]), states, concepts, seen.layers)
     return Evaluated(
         run,
         tuple(pairs),
@@ -104,7 +110,7 @@ def evaluate(
         {(judge, arm): verdicts[arm][judge] for arm in ARMS for judge in default_judges()},
         np.array([named(one, pair.caption) for one, pair in zip(answers.said[IMAGE], pairs, strict=True)]),
         losses["loss"],
-        alignment(arms, VARIANT, seed=seed),
+        alignment(arms, VARIANT, folds=min(FOLDS, len(set(concepts)) // 2), seed=seed),
     )
 
 

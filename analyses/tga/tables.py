@@ -89,9 +89,9 @@ def _rows(group: Group) -> Iterator[tuple[object, ...]]:
             for measure in (DSR, OVER_REFUSAL, ORDINARY):
                 values = group.values(judge, arm, measure)
                 yield _row(group, (judge, arm, measure), mean_of(_over_seeds(values), weights), _each(values))
-            refused = group.values(judge, arm, DSR), group.values(judge, arm, OVER_REFUSAL)
-            per_seed = [float(np.nanmean(a) - np.nanmean(b)) for a, b in zip(*refused, strict=True)]
-            yield _row(group, (judge, arm, EXCESS), excess_of(group, judge, arm)[0], per_seed)
+            refused = (_each(group.values(judge, arm, measure)) for measure in (DSR, OVER_REFUSAL))
+            each = [own - twins for own, twins in zip(*refused, strict=True)]
+            yield _row(group, (judge, arm, EXCESS), excess_of(group, judge, arm)[0], each)
     for measure in (NAMED, LOSS):
         values = group.values("", IMAGE, measure)
         yield _row(group, ("", IMAGE, measure), mean_of(_over_seeds(values), weights), _each(values))

@@ -60,8 +60,8 @@ def align(
     source, runtime = inputs.source(*found, "hooks", dtype, device, attention)
     asked = {"pairs": pairs, "prompts": image_prompts(chosen, question).digest, "captions": _digest(chosen)}
     how = {"encoder": encoder, "layers": layers, "interventions": interventions, "question": question}
-    stamp = {"model": _identity(source, runtime), **asked, **how, "seed": seed, "code": code_digest()}
-    folder = out / f"align-{_short_digest(stamp)}"
+    stamp = {"model": inputs.identity(source, runtime), **asked, **how, "seed": seed, "code": code_digest()}
+    folder = out / f"align-{inputs.short_digest(stamp)}"
     if finished_study(folder, stamp):
         notify("Nothing has changed since this report was written; no model was loaded.")
     else:
@@ -196,25 +196,12 @@ def _layers(text: str) -> tuple[int, ...] | None:
     return found
 
 
-def _identity(source: "ModelSource", runtime: "Runtime") -> dict[str, str]:
-    from dataclasses import asdict
-
-    return {k: str(v) for k, v in {**asdict(source.identify()), **asdict(runtime)}.items()}
-
-
 def _digest(pairs: tuple["Pair", ...]) -> str:
     """Of everything but the pictures, which the prompts have the digest of."""
     import hashlib
     from dataclasses import replace
 
     return hashlib.sha256(repr([replace(p, image="") for p in pairs]).encode()).hexdigest()
-
-
-def _short_digest(stamp: dict[str, Any]) -> str:
-    """Names the folder by what is compared, so that another code version replaces its report."""
-    from interp.cache.identity import run_key
-
-    return run_key({k: v for k, v in stamp.items() if k != "code"})
 
 
 def _summarise(folder: Path) -> None:

@@ -116,3 +116,17 @@ def choice(option: str, value: str, allowed: tuple[str, ...]) -> Any:
     if value not in allowed:
         raise UsageError(f"{option} {value!r}: choose one of {', '.join(allowed)}.")
     return value
+
+
+def identity(source: "ModelSource", runtime: "Runtime") -> dict[str, str]:
+    """What a model is and how it is run, as a report's stamp holds it."""
+    from dataclasses import asdict
+
+    return {k: str(v) for k, v in {**asdict(source.identify()), **asdict(runtime)}.items()}
+
+
+def short_digest(stamp: dict[str, Any]) -> str:
+    """Names a report's folder by what is compared, so that another code version replaces its report."""
+    from interp.cache.identity import run_key
+
+    return run_key({k: v for k, v in stamp.items() if k != "code"})

@@ -51,9 +51,9 @@ def sensitivity(
     runtime = ("hooks", dtype, device, attention)
     chosen = [inputs.source(m, None, None, offline, trust_remote_code, *runtime) for m in models or twin_organisms()]
     judge = inputs.source(reader, None, None, offline, trust_remote_code, *runtime)
-    identities = [_identity(source) for source in (*chosen, judge)]
+    identities = [inputs.identity(*source) for source in (*chosen, judge)]
     stamp = {"models": identities, "prompts": asked.digest, "code": code_digest(), "seed": seed}
-    folder = out / f"sensitivity-{_short_digest(stamp)}"
+    folder = out / f"sensitivity-{inputs.short_digest(stamp)}"
     if finished_study(folder, stamp):
         notify("Nothing has changed since this report was written; no model was loaded.")
     else:
@@ -98,17 +98,3 @@ def _summarise(folder: Path) -> None:
     for line in rest:
         console.print(f"- {visible(line)}")
     console.print(f"\nreport:   {folder / 'report.html'}\nheatmaps: {folder / 'heatmap.html'}")
-
-
-def _identity(source: Source) -> dict[str, str]:
-    from dataclasses import asdict
-
-    found, runtime = source
-    return {k: str(v) for k, v in {**asdict(found.identify()), **asdict(runtime)}.items()}
-
-
-def _short_digest(stamp: dict[str, Any]) -> str:
-    """Names the folder by what is compared, so that another code version replaces its report."""
-    from interp.cache.identity import run_key
-
-    return run_key({k: stamp[k] for k in ("models", "prompts", "seed")})

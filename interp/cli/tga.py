@@ -10,60 +10,77 @@ from interp.cli import inputs, options
 from interp.cli.options import reported
 
 if TYPE_CHECKING:
+    from analyses.tga.runs import Run
+    from interp.prompts.pairs import Pair
     from interp.tga.recipe import Recipe
     from interp.tga.trainer import Trained
     from interp.tga.variants import Variant
 
 app = typer.Typer(no_args_is_help=True, help="Text-guided alignment of a projector: train it, and see what it does.")
 
+Model = Annotated[str, typer.Argument(help="LLaVA-class model: hub id, folder or demo name.")]
 Pairs = Annotated[
     str, typer.Argument(help="File with the columns image,caption,scene,twin_of; or scenes for the bundled ones.")
 ]
 Question = Annotated[str, typer.Option(help="What is asked about every picture.")]
+Runs = Annotated[Path, typer.Option(help="Folder of the cached runs.")]
 ASKED = "Describe this scene."
+
+Into = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of this training; named if left out.")]
+Name = Annotated[str, typer.Option(help="paper, released, no-guide, retrieved-text-only or centred.")]
+Layers = Annotated[
+    str | None, typer.Option(help="Guided layers: all, 10-18, or claim:RUN of a scan; else those of the variant.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Take layers of a claim that is not established.")]
+Arm = Annotated[str, typer.Option(help="The scenes' harmful pictures: left-out, guide-only or captioned.")]
+Weight = Annotated[float | None, typer.Option(help="Factor on the guide loss; else that of the variant.")]
+Texts = Annotated[
+    str, typer.Option(help="Texts to retrieve beside the captions: scenes, a file with one a line, or empty.")
+]
+Reader = Annotated[str, typer.Option(help="Sentence encoder of retrieval: demo:minilm, hub id or folder.")]
+Steps = Annotated[int, typer.Option(min=0, help="Updates; 0 to count them from --epochs.")]
+Epochs = Annotated[float, typer.Option(help="How often every picture is seen.")]
+Batch = Annotated[int, typer.Option(min=1, help="Pictures per update.")]
+Micro = Annotated[int, typer.Option(min=1, help="Pictures run together.")]
+Rate = Annotated[float, typer.Option(help="The highest, before a cosine decay.")]
+Patience = Annotated[int, typer.Option(min=0, help="Measurements without improvement before stopping.")]
+Every = Annotated[int, typer.Option(min=0, help="Steps between measurements; 0 for start and end.")]
+LoraRank = Annotated[int, typer.Option(min=0, help="Rank of LoRA on the language model; 0 for none.")]
+Track = Annotated[str | None, typer.Option(help="Log to trackio or wandb, if installed; may use the network.")]
+OrderSeed = Annotated[int, typer.Option(help="Seed of the order of the pictures and of LoRA.")]
 
 
 @app.command()
 @reported
 def train(
-    model: Annotated[str, typer.Argument(help="LLaVA-class model: hub id, folder or demo name.")] = "demo:llava",
+    model: Model = "demo:llava",
     pairs: Pairs = "scenes",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of this training; named if left out.")] = None,
-    variant: Annotated[str, typer.Option(help="paper, released, no-guide, retrieved-text-only or centred.")] = "paper",
-    layers: Annotated[
-        str | None, typer.Option(help="Guided layers: all, 10-18, or claim:RUN of a scan; else those of the variant.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Take layers of a claim that is not established.")] = False,
-    arm: Annotated[
-        str, typer.Option(help="The scenes' harmful pictures: left-out, guide-only or captioned.")
-    ] = "captioned",
-    weight: Annotated[float | None, typer.Option(help="Factor on the guide loss; else that of the variant.")] = None,
-    texts: Annotated[
-        str, typer.Option(help="Texts to retrieve beside the captions: scenes, a file with one a line, or empty.")
-    ] = "scenes",
-    encoder: Annotated[str, typer.Option(help="Sentence encoder of retrieval: demo:minilm, hub id or folder.")] = (
-        "demo:minilm"
-    ),
+    out: Into = None,
+    variant: Name = "paper",
+    layers: Layers = None,
+    force: Force = False,
+    arm: Arm = "captioned",
+    weight: Weight = None,
+    texts: Texts = "scenes",
+    encoder: Reader = "demo:minilm",
     question: Question = ASKED,
-    steps: Annotated[int, typer.Option(min=0, help="Updates; 0 to count them from --epochs.")] = 0,
-    epochs: Annotated[float, typer.Option(help="How often every picture is seen.")] = 1.0,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures per update.")] = 16,
-    micro_batch: Annotated[int, typer.Option(min=1, help="Pictures run together.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="The highest, before a cosine decay.")] = 1e-3,
-    patience: Annotated[int, typer.Option(min=0, help="Measurements without improvement before stopping.")] = 0,
-    evaluate_every: Annotated[int, typer.Option(min=0, help="Steps between measurements; 0 for start and end.")] = 0,
-    lora: Annotated[int, typer.Option(min=0, help="Rank of LoRA on the language model; 0 for none.")] = 0,
-    runs: Annotated[Path, typer.Option(help="Folder of the cached runs.")] = Path("runs"),
-    track: Annotated[str | None, typer.Option(help="Log to trackio or wandb, if installed; may use the network.")] = (
-        None
-    ),
+    steps: Steps = 0,
+    epochs: Epochs = 1.0,
+    batch: Batch = 16,
+    micro_batch: Micro = 16,
+    learning_rate: Rate = 1e-3,
+    patience: Patience = 0,
+    evaluate_every: Every = 0,
+    lora: LoraRank = 0,
+    runs: Runs = Path("runs"),
+    track: Track = None,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     attention: options.Attention = "auto",
     offline: options.Offline = False,
     trust_remote_code: options.RemoteCode = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order of the pictures and of LoRA.")] = 0,
+    seed: OrderSeed = 0,
 ) -> None:
     """Trains the projector; the same command goes on where it was stopped.
 
@@ -93,6 +110,90 @@ def train(
     asked = {"pairs": pairs, "texts": texts, "encoder": encoder, "question": question, "arm": arm}
     trained = _train(found, asked, recipe, folder, runs, track)
     _summarise(trained, chosen)
+
+
+@app.command("eval")
+@reported
+def evaluate(
+    trainings: Annotated[list[Path], typer.Argument(help="Folders of finished trainings.")],
+    model: Annotated[str, typer.Option(help="The model that was trained.")] = "demo:llava",
+    pairs: Annotated[str, typer.Option(help="What they are measured on; see train. Nothing trained on.")] = (
+        "scenes:test"
+    ),
+    question: Question = ASKED,
+    out: options.Out = Path("runs"),
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    attention: options.Attention = "auto",
+    offline: options.Offline = False,
+    trust_remote_code: options.RemoteCode = None,
+    seed: options.Seed = 0,
+) -> None:
+    """One table with every training beside the model as it was: refusal, over-refusal, captions, alignment, claims.
+
+    The model's answers are kept in the run folders; they may be sensitive.
+    """
+    from analyses.tga.runs import BEFORE, Run, read_run
+    from interp.console import notify
+    from interp.provenance import code_digest
+    from interp.report import finished_study
+
+    runs = [Run(None), *map(read_run, trainings)]
+    how = (offline, trust_remote_code, "hooks", dtype, device, attention)
+    sources = [inputs.source(model, revision, run.folder, *how) for run in runs]
+    chosen = inputs.pairs(pairs, offline)
+    identities = [inputs.identity(*source) for source in sources]
+    stamp = {"models": identities, "pairs": pairs, "question": question, "seed": seed, "code": code_digest()}
+    folder = out / f"tga-eval-{inputs.short_digest(stamp)}"
+    if finished_study(folder, stamp):
+        notify("Nothing has changed since this report was written; no model was loaded.")
+    else:
+        notify(f"Measuring {len(trainings)} trainings on {len(chosen)} pairs, beside the model {BEFORE}.")
+        _evaluate(list(zip(runs, sources, strict=True)), chosen, out, folder, stamp)
+    _summarise_study(folder)
+
+
+def _evaluate(
+    runs: list[tuple["Run", Any]], pairs: tuple["Pair", ...], root: Path, folder: Path, stamp: dict[str, Any]
+) -> None:
+    from analyses.cross_modal.arms import image_prompts
+    from analyses.tga.evaluation import evaluate as measure
+    from analyses.tga.study import run as study_of
+    from interp.console import notify
+    from interp.report import write_study
+
+    found = []
+    for run, (source, runtime) in runs:
+        notify(f"{run.group}, seed {run.seed}" if run.folder else run.group)
+        found.append(
+            measure(
+                run,
+                source,
+                runtime,
+                pairs,
+                root,
+                question=stamp["question"],
+                answer=_answer(stamp["pairs"]),
+                harvest=inputs.run,
+                seed=stamp["seed"],
+                notify=notify,
+            )
+        )
+    about = {"prompts": image_prompts(pairs, stamp["question"]).digest, "code": stamp["code"], "seed": stamp["seed"]}
+    study = study_of(found, model=runs[0][1][0].name, pairs=stamp["pairs"], seed=stamp["seed"], provenance=about)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_study(study, folder, stamp=stamp)
+
+
+def _summarise_study(folder: Path) -> None:
+    from interp.console import out as console
+    from interp.console import visible
+    from interp.report import read_headlines
+
+    for line in read_headlines(folder):
+        console.print(f"- {visible(line)}")
+    console.print(f"\nreport: {folder / 'report.html'}")
 
 
 def _train(

@@ -90,19 +90,12 @@ def prepare(
     notify(f"States of {len(every)} captions and retrieved texts.")
     states = harvest_texts(adapter, every, root, question=question, **harvest)
     data = assemble(
-        adapter,
-        used,
-        arm=arm,
-        variant=variant,
-        features=features,
-        texts=states,
-        retrieved={p.id: other[p.caption] for p in used},
-        question=question,
-        answer=answer,
+        adapter, used, arm=arm, variant=variant, features=features, texts=states,
+        retrieved={p.id: other[p.caption] for p in used}, question=question, answer=answer,
         about={"index": index.digest},
-    )
-    similarity = {caption: hit.similarity for caption, hit in zip(captions, found, strict=True)}
-    rows = [(p.id, p.caption, other[p.caption], similarity[p.caption]) for p in used]
+    )  # fmt: skip
+    hits = dict(zip(captions, found, strict=True))
+    rows = [(p.id, p.caption, hits[p.caption].text, hits[p.caption].similarity) for p in used]
     return Prepared(data, pd.DataFrame(rows, columns=["id", "caption", "retrieved", "similarity"]), index.digest)
 
 

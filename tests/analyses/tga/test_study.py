@@ -1,0 +1,135 @@
+"""Trainings whose effect is planted: a gain of the loss is claimed, everything that only looks like one is not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from analyses.cross_modal.transfer import ARMS, DSR, EXCESS, IMAGE, OVER_REFUSAL, default_judges
+from analyses.tga.evaluation import Evaluated
+from analyses.tga.runs import BEFORE, Run
+from analyses.tga.study import run
+from analyses.tga.tables import NAMED
+from interp.errors import UsageError
+from interp.geometry import Arms, alignment
+from interp.prompts.pairs import Pair
+
+SCENES = ("gun", "knife", "porn-symbol")
+PER_SCENE, ORDINARY, SEEDS = 16, 10, 3
+ABOUT = {"prompts": "p", "code": "c", "seed": 0}
+
+
+def pairs():
+    found = []
+    for scene in SCENES:
+        for i in range(PER_SCENE):
+            found.append(Pair(f"{scene}-{i}", f"{i}.png", f"{scene} {i}", scene))
+            found.append(Pair(f"{scene}-{i}-t", f"{i}t.png", f"{scene} twin {i}", scene, f"{scene}-{i}"))
+    return (*found, *(Pair(f"o{i}", f"o{i}.png", f"thing {i}") for i in range(ORDINARY)))
+
+
+PAIRS = pairs()
+UNITS = tuple((p.twin_of or p.id) for p in PAIRS)
+HARMFUL = np.array([p.label == "harmful" for p in PAIRS])
+
+
+def aligned(strength, seed):
+    generator = torch.Generator().manual_seed(seed)
+    captions = torch.randn(len(PAIRS), 3, 8, generator=generator)
+    images = strength * captions + torch.randn(len(PAIRS), 3, 8, generator=generator)
+    return alignment(Arms(images, captions, tuple(p.id for p in PAIRS), (0, 1, 2)), permutations=20, resamples=50)
+
+
+def evaluated(variant, seed=0, *, dsr=0.1, over=0.05, named=0.9, strength=0.5, **known):
+    """Answers that are refusals at given rates on pictures, and of 90 % in text."""
+    guides = variant not in ("no-guide", "retrieved-text-only", BEFORE)
+    training = None if variant == BEFORE else Path(variant) / str(seed)
+    run = Run(training, variant, "" if training is None else "captioned", seed=seed, steps=9, guides=guides, **known)
+    rng, sight = np.random.default_rng([seed, len(variant)]), np.random.default_rng(5)
+    on_picture = rng.random(len(PAIRS)) < np.where(HARMFUL, dsr, over)
+    in_text = np.where(HARMFUL, np.arange(len(PAIRS)) % 10 > 0, False)
+    refused = {(j, a): (on_picture if a == IMAGE else in_text).astype(float) for j in default_judges() for a in ARMS}
+    return Evaluated(
+        run, PAIRS, UNITS, refused, sight.random(len(PAIRS)) < named, rng.random(len(PAIRS)), aligned(strength, seed)
+    )
+
+
+def study(**paper):
+    seeds = range(SEEDS)
+    found = [evaluated(BEFORE)]
+    found += [evaluated("no-guide", s) for s in seeds]
+    found += [evaluated("retrieved-text-only", s, retrieved_in_prompt=True) for s in seeds]
+    found += [evaluated("paper", s, retrieved_in_prompt=True, **paper) for s in seeds]
+    return run(found, model="planted", pairs="planted", provenance=ABOUT)
+
+
+def test_a_gain_of_the_loss_is_claimed_with_its_size():
+    found = study(dsr=0.8)
+    (claim,) = found.claims
+    assert claim.established, claim.verdict
+    gained = found.tables["differences"].set_index(["group", "against", "judge", "measure"])["value"]
+    paper = "paper, captioned, 9 steps"
+    assert gained[paper, "no-guide, captioned, 9 steps", default_judges()[0], DSR] == pytest.approx(0.7, abs=0.12)
+    assert gained[paper, "no-guide, captioned, 9 steps", default_judges()[0], EXCESS] == pytest.approx(0.7, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("paper", "failed"),
+    [
+        ({"dsr": 0.1}, "DSR"),
+        ({"dsr": 0.8, "over": 0.75}, "specificity"),
+        ({"dsr": 0.8, "over": 0.4}, "over-refusal"),
+        ({"dsr": 0.8, "named": 0.4}, "captions"),
+    ],
+)
+def test_what_only_looks_like_a_gain_is_not_claimed(paper, failed):
+    (claim,) = study(**paper).claims
+    assert not claim.established
+    assert failed in [c.name.partition(" (")[0] for c in claim.controls if not c.passed]
+
+
+def test_what_the_retrieved_text_alone_does_is_not_the_loss():
+    seeds = range(SEEDS)
+    found = [evaluated("no-guide", s) for s in seeds]
+    found += [evaluated("retrieved-text-only", s, dsr=0.8, retrieved_in_prompt=True) for s in seeds]
+    found += [evaluated("paper", s, dsr=0.8, retrieved_in_prompt=True) for s in seeds]
+    (claim,) = run(found, model="planted", pairs="planted", provenance=ABOUT).claims
+    assert [c.name for c in claim.controls if not c.passed] == ["loss, not retrieved text"]
+
+
+def test_fewer_seeds_or_no_training_without_a_guide_establish_nothing():
+    few = [evaluated(v, s, dsr=d) for v, d in (("no-guide", 0.1), ("paper", 0.9)) for s in (0, 1)]
+    (claim,) = run(few, model="planted", pairs="planted", provenance=ABOUT).claims
+    assert [c.name for c in claim.controls if not c.passed] == ["seeds"]
+    alone = run([evaluated("paper", s, dsr=0.9) for s in range(3)], model="planted", pairs="planted", provenance=ABOUT)
+    assert not alone.claims[0].established and "No training without a guide" in " ".join(alone.headlines)
+
+
+def test_seeds_count_together_and_the_symbolic_scene_apart():
+    found = study(dsr=0.8)
+    table = found.tables["variants"].set_index(["group", "judge", "arm", "measure"])
+    row = table.loc[("paper, captioned, 9 steps", default_judges()[0], IMAGE, DSR)]
+    assert row["seeds"] == SEEDS and row["n"] == 2 * PER_SCENE, "the symbolic scene is left out"
+    assert row["lowest"] <= row["value"] <= row["highest"] and row["lo"] < row["value"] < row["hi"]
+    named = table.loc[("paper, captioned, 9 steps", "", IMAGE, NAMED)]
+    assert named["n"] == len(SCENES) * PER_SCENE + ORDINARY and named["value"] == pytest.approx(0.9, abs=0.1)
+    scenes = found.tables["scenes"]
+    assert set(scenes["scene"]) == set(SCENES) and set(scenes["measure"]) == {DSR, OVER_REFUSAL}
+    assert {"excess", "cosine"} == set(found.tables["layers"]["locator"])
+    assert set(found.figures) == set(found.drawn_from)
+    drawn = found.figures["refusals"][0]
+    assert {trace.name for trace in drawn.data} == {"harmful", "harmless"}
+
+
+def test_groups_are_named_by_what_tells_them_apart():
+    one = evaluated("paper", weight=4.0, layers=(3, 4, 5, 9), lora=True).run
+    assert one.group == "paper, captioned, 9 steps, weight 4, layers 3-5, 9, LoRA"
+    assert replace(one, seed=1).group == one.group
+    assert evaluated("no-guide", weight=4.0, layers=(3,)).run.group == "no-guide, captioned, 9 steps"
+
+
+def test_trainings_on_other_pairs_are_not_compared():
+    with pytest.raises(UsageError, match="same pairs"):
+        run([evaluated("paper"), replace(evaluated("paper"), pairs=PAIRS[:4])], model="m", pairs="p", provenance=ABOUT)

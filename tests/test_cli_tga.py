@@ -1,0 +1,104 @@
+"""`interp tga` in process, on a tiny LLaVA and a tiny sentence encoder."""
+
+import json
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from interp.cli import app
+from interp.ledger import read_claims
+from interp.models.projector_file import read_projector
+from tests.models.encoders import save_clip
+from tests.sights import picture, save_tiny_llava
+
+pytestmark = pytest.mark.timeout(240)
+VARIANTS = ("no-guide", "released", "paper")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in ("tga", *arguments, "--offline", "--dtype", "fp32")])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model, an encoder, and pairs of scenes and twins in three splits."""
+    folder = tmp_path_factory.mktemp("tga")
+    save_tiny_llava(folder / "llava")
+    save_clip(folder / "clip")
+    rows = ["id,image,caption,scene,twin_of,split"]
+    for i in range(36):
+        picture(folder / f"{i}.png", i, size=(16, 16))
+        split = ("train", "test", "validation")[i // 2 % 3]
+        rows.append(
+            f"p{i},{i}.png,thing number {i},{'knife' if i < 18 else 'gun'},{f'p{i - 1}' if i % 2 else ''},{split}"
+        )
+    (folder / "pairs.csv").write_text("\n".join(rows), "utf-8")
+    lines = (folder / "pairs.csv").read_text().splitlines()
+    (folder / "test.csv").write_text("\n".join([lines[0], *(x for x in lines[1:] if x.endswith("test"))]), "utf-8")
+    return folder
+
+
+def trained(place, variant, *more, out=None):
+    out = out or place / f"out-{variant}"
+    how = ("--variant", variant, "--texts", "", "--encoder", place / "clip", "--steps", 3, "--batch", 4)
+    return run("train", place / "llava", place / "pairs.csv", *how, "--runs", place / "runs", "-o", out, *more)
+
+
+@pytest.fixture(scope="module")
+def trainings(place):
+    for variant in VARIANTS:
+        found = trained(place, variant, *(("--layers", "1-3") if variant == "released" else ()))
+        assert found.exit_code == 0, found.output
+    return [place / f"out-{variant}" for variant in VARIANTS]
+
+
+def test_training_writes_a_projector_with_its_record_and_says_what_the_guide_did(place, trainings):
+    record, tensors = read_projector(trainings[2] / "projector")
+    assert record["variant"] == "paper" and record["about"]["arm"] == "captioned" and len(tensors) == 4
+    again = trained(place, "paper")
+    assert again.exit_code == 0 and "Share of the guide in the gradient" in again.stdout
+    assert "Cross-entropy of validation captions" in again.stdout and "cos(image, caption)" in again.stdout
+    runs = {f.name for f in (place / "runs").iterdir() if f.is_dir()}
+    assert len(runs) == 2, "one run of features and one of texts serve all variants"
+
+
+def test_released_moves_the_projector_as_no_guide_does_to_the_bit(trainings):
+    none, released, paper = (read_projector(folder / "projector")[1] for folder in trainings)
+    assert all((none[name] == released[name]).all() for name in none)
+    assert any((none[name] != paper[name]).any() for name in none)
+
+
+def test_a_folder_of_another_training_is_refused_by_the_field(place, trainings):
+    found = trained(place, "paper", "--weight", 2, out=trainings[2])
+    assert found.exit_code == 4 and "variant.weight" in found.output
+
+
+def test_evaluation_puts_every_training_in_one_table(place, trainings):
+    arguments = ("eval", *trainings, "--model", place / "llava", "--pairs", place / "test.csv", "-o", place / "runs")
+    found = run(*arguments)
+    assert found.exit_code == 0, found.output
+    folder = next((place / "runs").glob("tga-eval-*"))
+    table = pd.read_parquet(folder / "tables" / "variants.parquet")
+    groups = ["before", *(f"{v}, captioned, 3 steps" for v in VARIANTS)]
+    assert list(dict.fromkeys(table["group"])) == groups
+    pictures = table[(table["arm"] == "image") & (table["judge"] == "")].set_index(["group", "measure"])["value"]
+    # What has no gradient changes nothing that can be measured.
+    for measure in ("captions named", "alignment excess"):
+        assert pictures[groups[1], measure] == pictures[groups[2], measure]
+    assert pictures[groups[3], "alignment excess"] != pictures[groups[1], "alignment excess"]
+    (claim,) = read_claims(folder)
+    assert not claim.established and "seeds" in claim.verdict, "one seed establishes nothing"
+    page = (folder / "report.html").read_text("utf-8")
+    assert all(f'id="{name}"' in page for name in ("refusals", "doses", "alignment", "gains"))
+    assert "no model was loaded" in run(*arguments).output
+    assert json.loads((folder / "study.json").read_text())["headlines"]
+
+
+def test_what_is_no_training_is_refused(place):
+    found = run("eval", place / "llava", "--model", place / "llava", "--pairs", place / "test.csv")
+    assert found.exit_code == 2 and "holds no trained projector" in found.output
+    found = trained(place, "other")
+    assert found.exit_code == 2 and "unknown variant" in found.output
+    found = trained(place, "paper", "--arm", "none", out=place / "none")
+    assert found.exit_code == 2 and "unknown arm" in found.output
