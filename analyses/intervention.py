@@ -50,8 +50,6 @@ MOST_LAYERS = 12
 DEPTH = 0.8
 """The published filter: directions above are the words themselves rather than a reason to say them."""
 SCALES = (1.0, 1.5)
-ENOUGH = 0.95
-"""Share of harmless prompts refused above which no better addition is looked for."""
 TOKENS = 16
 TRIED = 40
 """Most groups that are tried."""
@@ -204,7 +202,7 @@ class _Effects:
 def _put_in(
     adapter: Adapter, harmless: Sequence[Prompt], layers: range, ways: Float[Tensor, "layer d_model"]
 ) -> Addition:
-    """The first addition, small ones first, after which `ENOUGH` of the harmless prompts are refused; else the best."""
+    """The addition after which most harmless prompts are refused, the smallest of equals."""
     best, most = Addition(ways[0], layers[0]), -1.0
     half = len(layers) // 2
     for at, scale, i in product((None, (-1,)), SCALES, range(half, len(layers), 2)):
@@ -212,7 +210,7 @@ def _put_in(
         share = float(np.mean([behaviour(a) == "refused" for a in answers(adapter, harmless, (edit,), tokens=TOKENS)]))
         if share > most:
             best, most = edit, share
-        if most >= ENOUGH:
+        if most == 1:
             break
     return best
 

@@ -136,7 +136,7 @@ def log_odds(p: Float[Tensor, " prompt"]) -> Float[Tensor, " prompt"]:
 
 
 def answers(
-    adapter: Adapter, prompts: Sequence[Prompt], edits: Sequence[Edit] = (), *, tokens: int = 32, batch_size: int = 48
+    adapter: Adapter, prompts: Sequence[Prompt], edits: Sequence[Edit] = (), *, tokens: int = 32, batch_size: int = 96
 ) -> list[str]:
     """The greedy answers of an edited model, one per prompt.
 
