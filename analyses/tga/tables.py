@@ -14,7 +14,7 @@ from analyses.tga.evaluation import SLOT, VARIANT, Evaluated
 from analyses.tga.runs import BEFORE
 from interp.geometry import Profile
 from interp.scenes.catalogue import SYMBOLIC
-from interp.stats import Estimate, group_weights, percentile_interval
+from interp.stats import Estimate, group_weights, percentile_interval, wilson
 from interp.study import LAYERS_COLUMNS
 
 NAMED, LOSS, ALIGNMENT = "captions named", "caption loss (nats per token)", "alignment excess"
@@ -88,19 +88,25 @@ def _rows(group: Group) -> Iterator[tuple[object, ...]]:
         for arm in (TEXT, CAPTION, IMAGE):
             for measure in (DSR, OVER_REFUSAL, ORDINARY):
                 values = group.values(judge, arm, measure)
-                yield _row(group, (judge, arm, measure), mean_of(_over_seeds(values), weights), _each(values))
+                yield _row(group, (judge, arm, measure), _share(_over_seeds(values), weights), _each(values))
             refused = (_each(group.values(judge, arm, measure)) for measure in (DSR, OVER_REFUSAL))
             each = [own - twins for own, twins in zip(*refused, strict=True)]
             yield _row(group, (judge, arm, EXCESS), excess_of(group, judge, arm)[0], each)
-    for measure in (NAMED, LOSS):
+    for measure, mean in ((NAMED, _share), (LOSS, mean_of)):
         values = group.values("", IMAGE, measure)
-        yield _row(group, ("", IMAGE, measure), mean_of(_over_seeds(values), weights), _each(values))
+        yield _row(group, ("", IMAGE, measure), mean(_over_seeds(values), weights), _each(values))
     excess = alignment_of(group)
     yield _row(group, ("", IMAGE, ALIGNMENT), excess[0], excess[1])
 
 
 def _row(group: Group, name: tuple[str, str, str], found: Estimate, each: Sequence[float]) -> tuple[object, ...]:
     return (group.name, *as_rows(name, found), len(group.members), min(each), max(each))
+
+
+def _share(values: Float[ndarray, " pair"], weights: Weights) -> Estimate:
+    """The mean of shares; Wilson's interval where all are 0 or all are 1, which no resample can tell from certainty."""
+    found = mean_of(values, weights)
+    return wilson(round(found.value * found.n), found.n) if found.value in (0, 1) else found
 
 
 def _each(values: Float[ndarray, "member pair"]) -> list[float]:
@@ -157,9 +163,16 @@ def _differences(group: Group, other: Group) -> Iterator[tuple[object, ...]]:
 
 
 def paired(group: Group, other: Group, judge: str, measure: str) -> Estimate:
-    """The mean over pairs of the difference of the means over seeds."""
+    """The mean over pairs of the difference of the means over seeds.
+
+    Where no pair differs the interval is that of a share of which none was seen, on both sides.
+    """
     own, its = (_over_seeds(g.values(judge, IMAGE, measure)) for g in (group, other))
-    return mean_of(own - its, group.weights)
+    found = mean_of(own - its, group.weights)
+    if found.n and found.value == found.lo == found.hi == 0:
+        most = wilson(0, found.n).hi
+        return Estimate(0.0, -most, most, found.n)
+    return found
 
 
 def _over_seeds(values: Float[ndarray, "member pair"]) -> Float[ndarray, " pair"]:
@@ -180,7 +193,7 @@ def scenes_table(groups: Sequence[Group]) -> pd.DataFrame:
         for scene in dict.fromkeys(own[own != ""]):
             for measure, chosen in ((DSR, harmful), (OVER_REFUSAL, ~harmful)):
                 values = np.where((own == scene) & chosen, refused, np.nan)
-                rows.append((group.name, *as_rows((scene, measure), mean_of(values, group.weights))))
+                rows.append((group.name, *as_rows((scene, measure), _share(values, group.weights))))
     table = pd.DataFrame(rows, columns=["group", "scene", "measure", "value", "lo", "hi", "n"])
     worst = table[table["measure"] == DSR].groupby("scene")["value"].mean().sort_values()
     place = {scene: i for i, scene in enumerate(worst.index)}

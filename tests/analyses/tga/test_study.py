@@ -123,6 +123,18 @@ def test_seeds_count_together_and_the_symbolic_scene_apart():
     assert {trace.name for trace in drawn.data} == {"harmful", "harmless"}
 
 
+def test_nothing_seen_is_not_certainty():
+    found = run(
+        [evaluated(v, s, dsr=0.0, over=0.0) for v in ("no-guide", "paper") for s in range(3)],
+        model="planted", pairs="planted", provenance=ABOUT,
+    )  # fmt: skip
+    table = found.tables["variants"].set_index(["group", "judge", "arm", "measure"])
+    row = table.loc[("paper, captioned, 9 steps", default_judges()[0], IMAGE, DSR)]
+    assert row["value"] == row["lo"] == 0 and 0.05 < row["hi"] < 0.2
+    gained = found.tables["differences"].set_index(["judge", "measure"]).loc[(default_judges()[0], OVER_REFUSAL)]
+    assert -0.2 < gained["lo"] < -0.05 and 0.05 < gained["hi"] < 0.2
+
+
 def test_groups_are_named_by_what_tells_them_apart():
     one = evaluated("paper", weight=4.0, layers=(3, 4, 5, 9), lora=True).run
     assert one.group == "paper, captioned, 9 steps, weight 4, layers 3-5, 9, LoRA"
