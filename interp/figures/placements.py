@@ -32,7 +32,7 @@ def placements(found: pd.DataFrame, *, panel: str, kind: str, layers: tuple[int,
         vertical_spacing=0.28 / down,
         horizontal_spacing=0.03,
     )
-    never = layers[1] + 2
+    never = layers[1] + max(2, (layers[1] - layers[0]) // 8)
     shown = set()
     for (name, group), rows in found.groupby([panel, kind], sort=False):
         place = panels.index(name)
