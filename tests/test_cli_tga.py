@@ -102,3 +102,13 @@ def test_what_is_no_training_is_refused(place):
     assert found.exit_code == 2 and "unknown variant" in found.output
     found = trained(place, "paper", "--arm", "none", out=place / "none")
     assert found.exit_code == 2 and "unknown arm" in found.output
+
+
+def test_a_trained_language_model_is_held_to_what_it_said_before(place):
+    found = trained(place, "no-guide", "--lora", 2, out=place / "lora")
+    assert found.exit_code == 0, found.output
+    arguments = ("eval", place / "lora", "--model", place / "llava", "--pairs", place / "test.csv", "-o", place / "r")
+    assert run(*arguments).exit_code == 0
+    table = pd.read_parquet(next((place / "r").glob("tga-eval-*")) / "tables" / "variants.parquet")
+    kl = table[table["measure"] == "text KL (nats per token)"].set_index("group")
+    assert kl.loc["before", "n"] == 0 and kl.loc["no-guide, captioned, 3 steps, LoRA", "value"] > 0

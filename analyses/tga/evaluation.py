@@ -1,7 +1,7 @@
 """What a trained projector does: what the model answers to pictures and texts, names, expects, and where states lie."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,15 +20,18 @@ from interp.cache import Capture, run_harvest
 from interp.geometry import Alignment, Arms, alignment
 from interp.geometry.arms import FOLDS
 from interp.models.adapter import Adapter
+from interp.models.generation import respond
 from interp.models.load import load
 from interp.models.padding import in_batches
 from interp.models.projector.recipe import named
 from interp.models.runtime import Runtime
 from interp.models.source import ModelSource
-from interp.models.teacher_forcing import answer_log_probs, answered
+from interp.models.teacher_forcing import answer_log_probs, answered, divergence
 from interp.prompts.pairs import Pair
+from interp.prompts.twins import bundled_twins
 
 SLOT = "slot"
+TEXT_PROMPTS = 64
 VARIANT = "centred"
 """Of the alignment: a direction common to all states of a modality does not raise it."""
 
@@ -45,6 +48,8 @@ class Evaluated:
         named: whether the answer to the picture is its caption and nothing else.
         loss: cross-entropy of the caption behind the picture, nats per token.
         alignment: picture against caption in its place, over all concepts.
+        text_kl: KL(before || after) by text prompt, nats per token along what the model answered before; empty where
+            the language model was not trained, so that nothing about text can have changed.
     """
 
     run: Run
@@ -54,6 +59,7 @@ class Evaluated:
     named: Bool[ndarray, " pair"]
     loss: Float[ndarray, " pair"]
     alignment: Alignment
+    text_kl: Float[ndarray, " prompt"]
 
 
 def evaluate(
@@ -98,6 +104,7 @@ def evaluate(
     session = Session(tuple(pairs), Path(seen.place), seen.key, loaded, question, effort or Effort(), seed, notify)
     answers = answer_all(session)
     losses = session.arrays("caption_loss", partial(_losses, session, answer))
+    kept = session.arrays("text_kl", partial(_text_kl, session, source, runtime)) if run.lora else {}
     verdicts = {arm: judged(answers.said[arm], default_judges()) for arm in ARMS}
     row = {text: i for i, text in enumerate(dict.fromkeys(p.caption for p in pairs))}
     states = said.residuals(position=PLACES[SLOT][1])[torch.tensor([row[p.caption] for p in pairs])]
@@ -111,6 +118,7 @@ def evaluate(
         np.array([named(one, pair.caption) for one, pair in zip(answers.said[IMAGE], pairs, strict=True)]),
         losses["loss"],
         alignment(arms, VARIANT, folds=min(FOLDS, len(set(concepts)) // 2), seed=seed),
+        kept.get("kl", np.zeros(0)),
     )
 
 
@@ -141,3 +149,14 @@ def _losses(session: Session, answer: Callable[[str], str]) -> Arrays:
         own = -log_probs.gather(-1, tokens[:, None])[:, 0].double().cpu()
         found[chosen] = [float(part.mean()) for part in own.split([len(text.answer) for text in batch])]
     return {"loss": found}
+
+
+def _text_kl(session: Session, source: ModelSource, runtime: Runtime) -> Arrays:
+    """How far the trained language model parts from what it was, on harmless prompts without a picture."""
+    session.notify(f"Reading {TEXT_PROMPTS} text prompts before and after.")
+    prompts = bundled_twins("test").where(label="harmless").prompts[:TEXT_PROMPTS]
+    before, after, tokens = load(replace(source, adapter=None), runtime), session.adapter, session.effort.answer_tokens
+    said = respond(before.model, before.processor, prompts, max_new_tokens=tokens)
+    texts = answered(after.processor, prompts, said, tokens=tokens)
+    found = divergence(partial(answer_log_probs, before.model), partial(answer_log_probs, after.model), texts)
+    return {"kl": found.kl.numpy()}

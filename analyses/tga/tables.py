@@ -18,7 +18,7 @@ from interp.stats import Estimate, group_weights, percentile_interval, wilson
 from interp.study import LAYERS_COLUMNS
 
 NAMED, LOSS, ALIGNMENT = "captions named", "caption loss (nats per token)", "alignment excess"
-ORDINARY = "refusal of ordinary pictures"
+ORDINARY, TEXT_KL = "refusal of ordinary pictures", "text KL (nats per token)"
 NO_GUIDE, RETRIEVED = "no-guide", "retrieved-text-only"
 ROWS = ("group", "judge", "arm", "measure", "value", "lo", "hi", "n", "seeds", "lowest", "highest")
 Weights = Float[ndarray, "resample pair"]
@@ -77,7 +77,8 @@ def variants_table(groups: Sequence[Group]) -> pd.DataFrame:
     Returns:
         group, judge, arm, measure, value, lo, hi, n (pairs), seeds, lowest, highest. DSR, over-refusal, excess (DSR
         minus over-refusal) and refusal of ordinary pictures, 0 to 1 (excess -1 to 1); captions named, 0 to 1; caption
-        loss; alignment excess over all layers but the first.
+        loss; alignment excess over all layers but the first; KL on text prompts, 0 with n = 0 where the language model
+        was not trained.
     """
     return pd.DataFrame([row for group in groups for row in _rows(group)], columns=list(ROWS))
 
@@ -97,6 +98,13 @@ def _rows(group: Group) -> Iterator[tuple[object, ...]]:
         yield _row(group, ("", IMAGE, measure), mean(_over_seeds(values), weights), _each(values))
     excess = alignment_of(group)
     yield _row(group, ("", IMAGE, ALIGNMENT), excess[0], excess[1])
+    changed = [member.text_kl for member in group.members if len(member.text_kl)]
+    if not changed:
+        yield _row(group, ("", TEXT, TEXT_KL), Estimate(0.0, 0.0, 0.0, 0), [0.0])
+        return
+    means = np.mean(changed, axis=0)
+    found = mean_of(means, group_weights([str(i) for i in range(len(means))], seed=group.seed))
+    yield _row(group, ("", TEXT, TEXT_KL), found, [float(one.mean()) for one in changed])
 
 
 def _row(group: Group, name: tuple[str, str, str], found: Estimate, each: Sequence[float]) -> tuple[object, ...]:

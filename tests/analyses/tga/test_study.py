@@ -11,7 +11,7 @@ from analyses.cross_modal.transfer import ARMS, DSR, EXCESS, IMAGE, OVER_REFUSAL
 from analyses.tga.evaluation import Evaluated
 from analyses.tga.runs import BEFORE, Run
 from analyses.tga.study import run
-from analyses.tga.tables import NAMED
+from analyses.tga.tables import NAMED, TEXT_KL
 from interp.errors import UsageError
 from interp.geometry import Arms, alignment
 from interp.prompts.pairs import Pair
@@ -52,7 +52,14 @@ def evaluated(variant, seed=0, *, dsr=0.1, over=0.05, named=0.9, strength=0.5, *
     in_text = np.where(HARMFUL, np.arange(len(PAIRS)) % 10 > 0, False)
     refused = {(j, a): (on_picture if a == IMAGE else in_text).astype(float) for j in default_judges() for a in ARMS}
     return Evaluated(
-        run, PAIRS, UNITS, refused, sight.random(len(PAIRS)) < named, rng.random(len(PAIRS)), aligned(strength, seed)
+        run,
+        PAIRS,
+        UNITS,
+        refused,
+        sight.random(len(PAIRS)) < named,
+        rng.random(len(PAIRS)),
+        aligned(strength, seed),
+        np.full(4, 0.25) if run.lora else np.zeros(0),
     )
 
 
@@ -139,6 +146,8 @@ def test_groups_are_named_by_what_tells_them_apart():
     one = evaluated("paper", weight=4.0, layers=(3, 4, 5, 9), lora=True).run
     assert one.group == "paper, captioned, 9 steps, weight 4, layers 3-5, 9, LoRA"
     assert replace(one, seed=1).group == one.group
+    kl = run([evaluated("paper", lora=True)], model="m", pairs="p", provenance=ABOUT).tables["variants"]
+    assert kl.set_index("measure").loc[TEXT_KL, ["value", "n"]].tolist() == [0.25, 4]
     assert evaluated("no-guide", weight=4.0, layers=(3,)).run.group == "no-guide, captioned, 9 steps"
 
 
