@@ -20,6 +20,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 model: install
 	$(BIN)/interp models fetch demo:base
+	$(BIN)/interp models fetch demo:llava
+	$(BIN)/interp scenes fetch
 
 # Two workers, one thread each: threads of two processes that wait for each other on two cores lose most of the time.
 test: model

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @reported
 def align(
-    model: Annotated[str, typer.Argument(help="Vision-language model: hub id or folder.")],
+    model: Annotated[str, typer.Argument(help="Vision-language model: hub id, folder or demo:llava.")] = "demo:llava",
     pairs: Annotated[
         str, typer.Argument(help="File with the columns image,caption,scene,twin_of; or scenes[:SPLIT].")
     ] = "scenes:test",
