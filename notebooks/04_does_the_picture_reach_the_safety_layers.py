@@ -14,8 +14,8 @@
 # `demo:llava` sees with DINOv2 and speaks with a model that refuses to describe weapons, drugs and the like when they
 # are named in words. Its projector was trained to name pictures, and nothing else. Does the refusal hear the picture?
 #
-# Three arms ask the same question: over a description in words, over the caption where the picture would stand, and over
-# the picture. A few dozen pictures show the shape of the answer; `interp align demo:llava` does it in full.
+# Three arms ask the same question: over a description in words, over the caption where the picture would stand, and
+# over the picture. A few dozen pictures show the shape of the answer; `interp align demo:llava` does it in full.
 
 # %%
 from pathlib import Path
@@ -31,7 +31,7 @@ runtime = Runtime(dtype="fp32").resolve(source)
 model = load(source, runtime)
 
 pictures = {pair.id: pair for pair in bundled_pairs("test", notify=print)}
-twins = [pair for pair in pictures.values() if pair.twin_of in pictures][:14]
+twins = [pair for pair in pictures.values() if pair.twin_of in pictures][::5][:9]
 pairs = tuple(pair for twin in twins for pair in (pictures[twin.twin_of], twin))
 pairs = tuple(dict.fromkeys(pairs))
 print(len(pairs), "pictures of", len({pair.scene for pair in pairs}), "scenes and their harmless twins")
@@ -75,7 +75,7 @@ from analyses.cross_modal import causal_study
 from analyses.cross_modal.observation import observe
 from analyses.cross_modal.session import Effort
 
-small = Effort(ladder=8, transplanted=6, layers=6, placebo_layers=2)
+small = Effort(ladder=6, transplanted=4, layers=4, placebo_layers=1, answer_tokens=12, judged_tokens=8)
 seen = observe(pairs, Path(sides.image.place), sides.image.key, lambda: model, effort=small, notify=print)
 about = {"prompts": sides.image.identity["prompts"], "code": "notebook", "seed": 0}
 causal = causal_study.run(seen, model="demo:llava", pairs="some of the test style", provenance=about)
@@ -107,8 +107,8 @@ for claim in (*study.claims, *causal.claims):
 
 # %% [markdown]
 # ## Is the method able to find it?
-# With the caption's own states where the picture's were, the excess must be the largest there is; with pairs exchanged it
-# must vanish.
+# With the caption's own states where the picture's were, the excess must be the largest there is; with pairs exchanged
+# it must vanish.
 
 # %%
 from dataclasses import replace

@@ -173,4 +173,5 @@ def test_rates_carry_their_intervals():
     harmful = figure.data[0]
     assert harmful.name == "harmful" and list(harmful.x) == [0.9, 0.1]
     np.testing.assert_allclose(harmful.error_x.array, [0.1, 0.2])
+    assert {trace.orientation for trace in figure.data} == {"h"}, "groups stand apart across rows, not along values"
     assert figure.layout.yaxis.categoryarray == ("out", "as it is")

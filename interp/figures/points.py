@@ -29,6 +29,7 @@ def interval_points(
                 y=[literal(name) for name in own[rows]],
                 name=literal(group),
                 mode="markers",
+                orientation="h",  # groups stand apart across their rows; along them, values would be moved
                 marker={"size": 10, "color": GROUP_COLOURS.get(str(group), QUALITATIVE[number % len(QUALITATIVE)])},
                 error_x={
                     "type": "data",
