@@ -70,7 +70,7 @@ def fetch(package: Package, folder: Path, notify: Notify) -> Path:
     command = _pip(package, place) if package.client == "pip" else _npm(package, place)
     try:
         # The clients draw progress bars; standard output belongs to our results, so it goes to standard error.
-        code = subprocess.run(command, stdout=sys.stderr.fileno(), check=False).returncode
+        code = subprocess.run(command, stdout=_standard_error(), check=False).returncode
     except FileNotFoundError:
         code = 127
     found = [p for pattern in ("*.whl", "*.tgz") for p in place.glob(pattern)]
@@ -101,6 +101,14 @@ def sha256(path: Path) -> str:
     """The sha256 hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _standard_error() -> int:
+    """Its file descriptor; that of the process where it is no file, as in a notebook."""
+    try:
+        return sys.stderr.fileno()
+    except OSError:
+        return 2
 
 
 def _pip(package: Package, folder: Path) -> list[str]:

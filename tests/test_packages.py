@@ -1,6 +1,7 @@
 """Pinned packages: what is not the pinned file is never read."""
 
 import hashlib
+import io
 import subprocess
 import tarfile
 from pathlib import Path
@@ -58,6 +59,12 @@ def test_a_client_that_fails_or_is_not_there_is_explained(tmp_path, monkeypatch,
     monkeypatch.setattr(subprocess, "run", absent)
     with pytest.raises(FetchError, match=remedy):
         fetch(package, tmp_path, lambda _: None)
+
+
+def test_a_notebook_has_no_file_behind_its_standard_error(registry, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    path = fetch(Package("pip", "p", "1", DIGEST, 1.0, "MIT"), tmp_path, lambda _: None)
+    assert path.read_bytes() == CONTENT
 
 
 def test_files_of_a_tarball_are_read_in_one_pass(tmp_path):
