@@ -77,7 +77,7 @@ class Claim:
         if self.established:
             return self.statement
         failed = ", ".join(f"{c.name} ({c.found}; needed {c.needed})" for c in self.controls if not c.passed)
-        return f"Not established for {self.locator}: failed {failed}."
+        return f"Not established for {self.locator} at {self.position}: failed {failed}."
 
     def record(self) -> dict[str, Any]:
         """The claim as JSON values, as the ledger keeps it; a bound that is no finite number is None.

@@ -118,4 +118,4 @@ def test_a_claim_is_made_only_when_every_control_passes():
     claim = Claim("It holds.", "rule", "apology", "t_post", 3.0, 3.0, 3.0, 9, (good,))
     assert claim.verdict == "It holds."
     failed = Claim("It holds.", "rule", "apology", "t_post", 3.0, 3.0, 3.0, 9, (good, bad))
-    assert failed.verdict == "Not established for rule: failed two (found 3; needed 2)."
+    assert failed.verdict == "Not established for rule at t_post: failed two (found 3; needed 2)."

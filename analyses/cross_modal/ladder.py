@@ -27,7 +27,7 @@ from interp.prompts.prompt import Prompt
 from interp.stats import bootstrap_mean, group_weights
 
 LOG_ODDS, REFUSED, MOVED = "log_odds", "refused", "moved"
-UNITS = {LOG_ODDS: "nats", REFUSED: "share of answers", MOVED: "of the norm of the question alone"}
+UNITS = {LOG_ODDS: "nats", REFUSED: "share of answers", MOVED: "share of its norm"}
 ANY_IMAGE, THIS_CONTENT = (NONE, ZERO), (TWIN, REAL)
 """The step that is due to any image, and the one that is due to what this picture shows."""
 

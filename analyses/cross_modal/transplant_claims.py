@@ -144,7 +144,7 @@ def _beyond(found: Transplants, direction: str, placebo: str, position: str, at:
     place = at[int(np.nan_to_num(lower, nan=-np.inf).argmin())]
     own, other = (found.effect(direction, name, position).value[place] for name in (OWN, placebo))
     return Control(
-        f"placebo, {placebo}",
+        f"placebo: {placebo}",
         bool((lower > 0).all()),
         f"{other:.2f} against {own:.2f} nats at layer {found.plan.layers[place]}",
         f"less than {PLACEBO_SHARE:.0%}, over all layers at once",

@@ -13,7 +13,7 @@ from interp.models.projector.network import FrozenReader, Projector
 from interp.models.projector.processor import image_processor
 from interp.models.projector.recipe import RECIPES, answer, named
 from interp.models.projector.train import names_exactly, reader_of, scale_to, sort, train
-from interp.models.projector.views import features, view, views_of
+from interp.models.projector.views import features, outlined, view, views_of
 from interp.prompts.pairs import Pair
 from interp.scenes.catalogue import concepts
 from tests.tiny import make_tokenizer, tiny_llama
@@ -99,6 +99,32 @@ def test_views_differ_keep_their_size_and_mirror_no_letters(pairs):
     )
     nth = views_of(pairs[:2], 2, seed=3)
     assert [x.tobytes() for x in nth(1)] == [x.tobytes() for x in nth(1)] != [x.tobytes() for x in nth(0)]
+
+
+def test_an_outlined_picture_is_black_where_the_colour_changes_and_nowhere_else():
+    from PIL import Image, ImageChops, ImageFilter
+
+    square = Image.new("RGB", (96, 96), "white")
+    square.paste("#e8e0b0", (32, 32, 64, 64))  # pale: the outline is there at little contrast too
+    border = ImageChops.difference(square.filter(ImageFilter.MaxFilter(3)), square.filter(ImageFilter.MinFilter(3)))
+    near = border.convert("L").filter(ImageFilter.MaxFilter(11)).point([0, *[255] * 255])
+    drawn = [outlined(square, random.Random(seed)) for seed in range(12)]
+    assert {d.size for d in drawn} == {(96, 96)} and len({d.tobytes() for d in drawn}) > 8
+    for one in drawn:
+        dark = one.convert("L").point([255 * (value < 100) for value in range(256)])
+        assert dark.getbbox() is not None
+        assert ImageChops.subtract(dark, near).getbbox() is None
+    corners, middles = ({d.getpixel(at) for d in drawn} for at in ((4, 4), (48, 48)))
+    assert corners == {(255, 255, 255)} and len(middles) > 3, "the colours are kept, paled or left out"
+
+
+def test_the_share_of_outlined_views_is_as_asked(pairs):
+    def darkest(outlines):
+        nth = views_of(pairs[:4], 2, seed=3, outlines=outlines)
+        assert [x.tobytes() for x in nth(0)] == [x.tobytes() for x in views_of(pairs[:4], 1, seed=3)(0)]
+        return [x.convert("L").getextrema()[0] for x in nth(1)]
+
+    assert all(a < b for a, b in zip(darkest(1.0), darkest(0.0), strict=True))
 
 
 def test_features_are_the_patches_of_the_layers_asked_for(pairs, recipe):

@@ -17,6 +17,7 @@ class ProjectorRecipe:
         pixels: side of the square picture that the tower sees; one image token per 14 x 14 of them.
         layers: of the tower (0 is the embedding), read side by side.
         views: augmented copies of each training picture; the tower reads them once.
+        outlines: share of the copies that are drawn anew in lines first.
         sorting_steps: of the first phase, where the first layer learns to tell the concepts of pictures apart by their
             number alone: no word and no language model is in it.
         sorting_batch: pictures per step of the first phase.
@@ -32,8 +33,9 @@ class ProjectorRecipe:
     language: str
     pixels: int = 84
     layers: tuple[int, ...] = (7, 9, 11)
-    views: int = 10
-    sorting_steps: int = 300
+    views: int = 14
+    outlines: float = 0.5
+    sorting_steps: int = 900
     sorting_batch: int = 64
     steps: int = 800
     batch: int = 16

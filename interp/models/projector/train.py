@@ -185,7 +185,7 @@ def _stored(
     """The tower's features of every view and of the pictures that are only looked at, read once."""
     if path.is_file():
         return load_file(path)
-    nth = views_of(seen, recipe.views, recipe.seed)
+    nth = views_of(seen, recipe.views, recipe.seed, recipe.outlines)
     stored = {}
     for number in range(recipe.views):
         stored[f"view-{number}"] = features(tower, processor, nth(number), recipe.layers)

@@ -42,8 +42,43 @@ def view(picture: Any, rng: random.Random, *, flip: bool) -> Any:
     return canvas
 
 
-def views_of(pairs: Sequence[Pair], count: int, seed: int) -> Callable[[int], list[Any]]:
-    """How to get the n-th views of all pictures; the 0-th is the picture as it is."""
+def outlined(picture: Any, rng: random.Random) -> Any:
+    """A picture drawn anew in black lines along its edges, its colours flattened, paled or left out.
+
+    What a thing is called does not change with how it is drawn; a projector that saw only painted pictures reads
+    nothing in one that is drawn in lines.
+
+    Args:
+        picture: an RGB image of Pillow.
+        rng: decides how thick the lines are, from which contrast on, and what becomes of the colours.
+    """
+    from PIL import Image, ImageChops, ImageFilter
+
+    smooth = picture.filter(ImageFilter.MedianFilter(5)) if rng.random() < 0.7 else picture
+    steps = ImageChops.subtract(
+        smooth.filter(ImageFilter.MaxFilter(3)), smooth.filter(ImageFilter.MinFilter(3))
+    ).split()
+    steepest, least = ImageChops.lighter(ImageChops.lighter(*steps[:2]), steps[2]), rng.randint(12, 60)
+    edges = steepest.point([255 * (value > least) for value in range(256)]).filter(ImageFilter.MedianFilter(3))
+    lines = edges.filter(ImageFilter.MaxFilter(rng.choice((3, 3, 5, 7)))).filter(ImageFilter.GaussianBlur(0.8))
+    blank, kind = Image.new("RGB", picture.size, WHITE), rng.random()
+    fill = smooth
+    if kind < 0.25:
+        fill = blank
+    elif kind < 0.5:
+        fill = picture.quantize(rng.choice((4, 6, 8))).convert("RGB")
+    return Image.composite(Image.new("RGB", picture.size), Image.blend(fill, blank, rng.uniform(0, 0.5)), lines)
+
+
+def views_of(pairs: Sequence[Pair], count: int, seed: int, outlines: float = 0.0) -> Callable[[int], list[Any]]:
+    """How to get the n-th views of all pictures; the 0-th is the picture as it is.
+
+    Args:
+        pairs: the pictures.
+        count: of views, at least one.
+        seed: of the views.
+        outlines: share of the pictures that are drawn in lines first.
+    """
     from PIL import Image
 
     def nth(number: int) -> list[Any]:
@@ -51,7 +86,8 @@ def views_of(pairs: Sequence[Pair], count: int, seed: int) -> Callable[[int], li
         if number == 0:
             return pictures
         rng = random.Random(f"{seed} {number}")  # noqa: S311 - augmentation, not cryptography
-        return [view(x, rng, flip=p.scene != "porn-symbol") for x, p in zip(pictures, pairs, strict=True)]
+        drawn = [outlined(x, rng) if rng.random() < outlines else x for x in pictures]
+        return [view(x, rng, flip=p.scene != "porn-symbol") for x, p in zip(drawn, pairs, strict=True)]
 
     if count < 1:
         raise ValueError("a picture has at least one view, itself.")

@@ -91,7 +91,7 @@ def test_claims_are_made_of_what_was_planted_and_of_nothing_else():
 @pytest.mark.parametrize(
     ("change", "control"),
     [
-        ({"placebo": 0.95}, "placebo, twin's"),
+        ({"placebo": 0.95}, "placebo: twin's"),
         ({"gap": 0.0}, "arms differ"),
         ({"noise": 60.0}, "interval"),
     ],
