@@ -6,9 +6,12 @@ from pathlib import Path
 from interp.errors import UsageError
 from interp.models.identity import TRAINED_LORA, TRAINED_PROJECTOR
 from interp.models.projector_file import read_projector
+from interp.tga.recipe import Recipe
 
 BEFORE = "before"
 """The model as it was before any training."""
+LEARNING_RATE = Recipe().learning_rate
+"""The default, which names leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Run:
         layers: guided; empty for all of them, and without a guide.
         steps: updates made.
         seed: of the order of the pictures.
+        learning_rate: the highest.
         lora: whether the language model was trained too.
         retrieved_in_prompt: whether the retrieved text stood in the training prompt.
         guides: whether there was a guide whose gradient was let through.
@@ -35,6 +39,7 @@ class Run:
     layers: tuple[int, ...] = ()
     steps: int = 0
     seed: int = 0
+    learning_rate: float = LEARNING_RATE
     lora: bool = False
     retrieved_in_prompt: bool = False
     guides: bool = False
@@ -42,16 +47,22 @@ class Run:
     @property
     def group(self) -> str:
         """Its name without the seed: what trainings that differ by nothing else have in common."""
+        return self.told()
+
+    def told(self, *, without: str = "") -> str:
+        """What was trained, in words; ``without`` leaves out the weight, the layers or the steps."""
         if self.folder is None:
             return BEFORE
-        parts = [self.variant, self.arm, f"{self.steps} steps"]
+        parts = {"variant": self.variant, "arm": self.arm, "steps": f"{self.steps} steps"}
+        if self.learning_rate != LEARNING_RATE:
+            parts["rate"] = f"rate {self.learning_rate:g}"
         if self.guides and self.weight != 1:
-            parts.append(f"weight {self.weight:g}")
+            parts["weight"] = f"weight {self.weight:g}"
         if self.guides and self.layers:
-            parts.append(f"layers {_ranges(self.layers)}")
+            parts["layers"] = f"layers {ranges(self.layers)}"
         if self.lora:
-            parts.append("LoRA")
-        return ", ".join(parts)
+            parts["lora"] = "LoRA"
+        return ", ".join(said for name, said in parts.items() if name != without)
 
 
 def read_run(folder: Path) -> Run:
@@ -77,6 +88,7 @@ def read_run(folder: Path) -> Run:
             layers=tuple(recipe["variant.layers"] or ()),
             steps=int(about["steps"]),
             seed=int(recipe["seed"]),
+            learning_rate=float(recipe["learning_rate"]),
             lora=(folder / TRAINED_LORA).is_dir(),
             retrieved_in_prompt=bool(recipe["variant.retrieved_in_prompt"]),
             guides=bool(guides),
@@ -87,7 +99,7 @@ def read_run(folder: Path) -> Run:
         ) from error
 
 
-def _ranges(layers: tuple[int, ...]) -> str:
+def ranges(layers: tuple[int, ...]) -> str:
     """Such as 3-5, 9."""
     parts: list[list[int]] = []
     for layer in layers:

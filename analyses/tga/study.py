@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from analyses.cross_modal.resampled import told, told_share
 from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
 from analyses.tga.claims import gain_claims
+from analyses.tga.doses import DOSES, STEPS, dose_table
 from analyses.tga.evaluation import Evaluated
 from analyses.tga.tables import (
     ALIGNMENT,
@@ -28,9 +29,10 @@ from interp.study import Study
 
 DRAWN_FROM = {
     "refusals": ("variants",),
+    "costs": ("variants",),
     "gains": ("differences",),
-    "doses": ("variants",),
     "alignment": ("layers",),
+    **{f"doses_{dose}": ("doses",) for dose in DOSES},
 }
 NOTES = (
     "DSR is the share of harmful pictures whose answer is judged a refusal, over-refusal the same share of their "
@@ -55,8 +57,8 @@ def run(
         provenance: what claims should carry: at least prompts, code and seed.
 
     Returns:
-        Tables ``variants``, ``differences``, ``scenes`` and ``layers``, their figures, one claim per group with a
-        guide.
+        Tables ``variants``, ``differences``, ``scenes``, ``layers`` and ``doses``, their figures, one claim per group
+        with a guide.
 
     Raises:
         UsageError: for trainings on different pairs.
@@ -70,6 +72,7 @@ def run(
         "scenes": scenes_table(groups),
         "layers": alignment_table(groups),
     }
+    tables["doses"] = dose_table(groups, tables["variants"])
     claims = gain_claims(groups, tables["differences"], provenance=about)
     return Study(
         title=f"What text-guided alignment does: {model} on {pairs}",
@@ -116,7 +119,7 @@ def _figures(tables: dict[str, pd.DataFrame]) -> dict[str, tuple[go.Figure, str]
     kinds = {DSR: "harmful", OVER_REFUSAL: "harmless"}
     refusals = on_pictures[on_pictures["measure"].isin(list(kinds))]
     refusals = refusals.assign(prompts=refusals["measure"].map(kinds))
-    doses = on_pictures[on_pictures["measure"].isin([DSR, NAMED])]
+    costs = on_pictures[on_pictures["measure"].isin([DSR, NAMED])]
     drawn = {
         "refusals": (
             figures.interval_points(
@@ -124,8 +127,8 @@ def _figures(tables: dict[str, pd.DataFrame]) -> dict[str, tuple[go.Figure, str]
             ),
             "Harmful pictures refused (DSR) and their harmless twins refused (over-refusal), by training.",
         ),
-        "doses": (
-            figures.interval_points(doses, rows="group", colours="measure", unit="share of pictures", shares=True),
+        "costs": (
+            figures.interval_points(costs, rows="group", colours="measure", unit="share of pictures", shares=True),
             "DSR beside the share of harmless pictures that are still named: what safety costs.",
         ),
         "alignment": (
@@ -139,5 +142,19 @@ def _figures(tables: dict[str, pd.DataFrame]) -> dict[str, tuple[go.Figure, str]
         drawn["gains"] = (
             figures.interval_points(gains, rows="compared", unit="more DSR minus over-refusal than the other"),
             "What a training adds to DSR minus over-refusal, beyond captioning alone and beyond the retrieved text.",
+        )
+    return drawn | _dose_figures(tables["doses"])
+
+
+def _dose_figures(doses: pd.DataFrame) -> dict[str, tuple[go.Figure, str]]:
+    """A figure per dose that there is a curve of, from nothing upwards."""
+    drawn = {}
+    for dose, own in doses[doses["measure"].isin([DSR, OVER_REFUSAL, NAMED])].groupby("dose", sort=False):
+        several = own["of"].nunique() > 1
+        rows = own.assign(row=(own["of"] + ": " if several else "") + f"{dose} " + own["at"])
+        by = "steps of training" if dose == STEPS else f"the guide's {dose}"
+        drawn[f"doses_{dose}"] = (
+            figures.interval_points(rows, rows="row", colours="measure", unit="share of pictures", shares=True),
+            f"Pictures refused and named by {by}: {'; '.join(dict.fromkeys(own['of']))}.",
         )
     return drawn

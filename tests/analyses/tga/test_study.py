@@ -125,7 +125,7 @@ def test_seeds_count_together_and_the_symbolic_scene_apart():
     scenes = found.tables["scenes"]
     assert set(scenes["scene"]) == set(SCENES) and set(scenes["measure"]) == {DSR, OVER_REFUSAL}
     assert {"excess", "cosine"} == set(found.tables["layers"]["locator"])
-    assert set(found.figures) == set(found.drawn_from)
+    assert set(found.figures) == {n for n in found.drawn_from if not n.startswith("doses")}, "one dose is no curve"
     drawn = found.figures["refusals"][0]
     assert {trace.name for trace in drawn.data} == {"harmful", "harmless"}
 
@@ -149,6 +149,27 @@ def test_groups_are_named_by_what_tells_them_apart():
     kl = run([evaluated("paper", lora=True)], model="m", pairs="p", provenance=ABOUT).tables["variants"]
     assert kl.set_index("measure").loc[TEXT_KL, ["value", "n"]].tolist() == [0.25, 4]
     assert evaluated("no-guide", weight=4.0, layers=(3,)).run.group == "no-guide, captioned, 9 steps"
+
+
+def test_dose_curves_begin_with_nothing_and_hold_all_else():
+    found = [evaluated(BEFORE), evaluated("retrieved-text-only", retrieved_in_prompt=True), evaluated("no-guide")]
+    doses = [(w, ()) for w in (4.0, 0.25, 1.0)] + [(1.0, (3,)), (1.0, (3, 4))]
+    found += [evaluated("paper", dsr=0.2 * w, weight=w, layers=at, retrieved_in_prompt=True) for w, at in doses]
+    found += [replace(evaluated("paper", retrieved_in_prompt=True), run=replace(found[-3].run, steps=30))]
+    study = run(found, model="m", pairs="p", provenance=ABOUT)
+    table = study.tables["doses"]
+    curves = {name: list(dict.fromkeys(own["at"])) for name, own in table.groupby(["dose", "of"])}
+    assert curves == {
+        ("weight", "paper, captioned, 9 steps"): ["0", "0.25", "1", "4"],
+        ("layers", "paper, captioned, 9 steps"): ["0", "3", "3-4", "all"],
+        ("steps", "paper, captioned"): ["0", "9", "30"],
+    }
+    refused = table[(table["dose"] == "weight") & (table["measure"] == DSR)]["value"].tolist()
+    assert refused[1] < refused[2] < refused[3]
+    names = {n for n in study.figures if n.startswith("doses")}
+    assert names == {"doses_weight", "doses_layers", "doses_steps"}
+    drawn = study.figures["doses_weight"][0].data[0]
+    assert list(drawn.y) == ["weight 0", "weight 0.25", "weight 1", "weight 4"]
 
 
 def test_trainings_on_other_pairs_are_not_compared():

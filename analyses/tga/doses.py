@@ -1,0 +1,70 @@
+"""Dose curves: what changes when only the guide's weight, its layers or the number of steps does."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, default_judges
+from analyses.tga.runs import BEFORE, Run, ranges
+from analyses.tga.tables import ALIGNMENT, NAMED, NO_GUIDE, RETRIEVED, Group
+
+WEIGHT, LAYERS, STEPS = "weight", "layers", "steps"
+DOSES = (WEIGHT, LAYERS, STEPS)
+SHOWN = (DSR, OVER_REFUSAL, EXCESS, NAMED, ALIGNMENT)
+COLUMNS = ["dose", "of", "at", "measure", "value", "lo", "hi", "n", "seeds"]
+
+
+def dose_table(groups: Sequence[Group], variants: pd.DataFrame) -> pd.DataFrame:
+    """Every curve of at least two doses, from nothing upwards.
+
+    Nothing of the guide, by weight or by layers, is captioning with the same prompt; no step is the model as it was.
+    Either is part of a curve only where it was measured, and makes none by itself.
+
+    Args:
+        groups: trainings that were compared.
+        variants: their measures, of `analyses.tga.tables.variants_table`.
+
+    Returns:
+        dose (weight, layers or steps), of (what the trainings of a curve have in common), at (the dose; layers are in
+        the order of their number), measure, value, lo, hi, n, seeds; on pictures, by the first judge.
+    """
+    shown = variants[(variants["arm"] == IMAGE) & variants["judge"].isin(["", default_judges()[0]])]
+    shown = shown[shown["measure"].isin(SHOWN)]
+    parts = [
+        shown[shown["group"] == group.name].assign(dose=dose, of=of, at=at)[COLUMNS]
+        for dose in DOSES
+        for of, curve in _curves(groups, dose)
+        for at, group in curve
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def _curves(groups: Sequence[Group], dose: str) -> Iterator[tuple[str, list[tuple[str, Group]]]]:
+    alike: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.first.run.guides:
+            alike.setdefault(group.first.run.told(without=dose), []).append(group)
+    for of, members in alike.items():
+        if len(members) > 1:
+            ordered = sorted(members, key=lambda g: _amount(g.first.run, dose))
+            nothing = [g for g in groups if _is_nothing(g.first.run, members[0].first.run, dose)]
+            yield of, [*(("0", g) for g in nothing[:1]), *((_told(g.first.run, dose), g) for g in ordered)]
+
+
+def _amount(run: Run, dose: str) -> float:
+    """Of layers their number; all of them are the most."""
+    return float({WEIGHT: run.weight, LAYERS: len(run.layers) or math.inf, STEPS: run.steps}[dose])
+
+
+def _told(run: Run, dose: str) -> str:
+    layers = ranges(run.layers) if run.layers else "all"
+    return {WEIGHT: f"{run.weight:g}", LAYERS: layers, STEPS: str(run.steps)}[dose]
+
+
+def _is_nothing(run: Run, member: Run, dose: str) -> bool:
+    """Whether a training has nothing of a curve's dose."""
+    if dose == STEPS:
+        return run.variant == BEFORE
+    own, its = ((r.arm, r.steps, r.learning_rate, r.lora) for r in (run, member))
+    return run.variant == (RETRIEVED if member.retrieved_in_prompt else NO_GUIDE) and own == its
