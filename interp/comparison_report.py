@@ -7,7 +7,7 @@ import pandas as pd
 
 from interp import figures
 from interp.comparison import CURVE, Changed, ClaimPair, Comparison, apart, both
-from interp.study import Claim, Control, Study
+from interp.study import Claim, Control, Study, ranges
 
 NOTHING = "Nothing differs."
 UNIT = "value"
@@ -60,7 +60,7 @@ def sentences(found: Comparison) -> list[str]:
         return [_identity_sentence(found), f"Every claim and every curve is the same. {NOTHING}"]
     lines = [_identity_sentence(found)]
     if found.layers_only_in:
-        lines.append(f"Layers that one study alone has are not compared: {_ranges(found.layers_only_in)}.")
+        lines.append(f"Layers that one study alone has are not compared: {ranges(found.layers_only_in)}.")
     lines += [line for pair in found.claims if not pair.same for line in _claim_sentences(pair)]
     lines += _curve_sentences(found.curves)
     for which, alone in (("first", found.only_first), ("second", found.only_second)):
@@ -185,14 +185,3 @@ def _contrasts(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     if contrast.any() and not contrast.all():
         return rows[contrast], "; the curves of each kind alone are in the table"
     return rows, ""
-
-
-def _ranges(numbers: tuple[int, ...]) -> str:
-    """Such as ``0-3, 7``."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], number]
-        else:
-            parts.append([number, number])
-    return ", ".join(str(lo) if lo == hi else f"{lo}-{hi}" for lo, hi in parts)

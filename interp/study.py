@@ -1,7 +1,7 @@
 """The result of an analysis: tidy tables, figures, claims with their controls, and the sentences above them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -158,3 +158,14 @@ class Study:
             about={**self.about, **first.about},
             drawn_from={**self.drawn_from, **first.drawn_from},
         )
+
+
+def ranges(layers: Sequence[int]) -> str:
+    """Ascending layers in words, such as ``0-3, 7``; empty for none."""
+    parts: list[list[int]] = []
+    for layer in layers:
+        if parts and layer == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], layer]
+        else:
+            parts.append([layer, layer])
+    return ", ".join(str(lo) if lo == hi else f"{lo}-{hi}" for lo, hi in parts)

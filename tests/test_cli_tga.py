@@ -90,7 +90,7 @@ def test_evaluation_puts_every_training_in_one_table(place, trainings):
     (claim,) = read_claims(folder)
     assert not claim.established and "seeds" in claim.verdict, "one seed establishes nothing"
     page = (folder / "report.html").read_text("utf-8")
-    assert all(f'id="{name}"' in page for name in ("refusals", "doses", "alignment", "gains"))
+    assert all(f'id="{name}"' in page for name in ("refusals", "costs", "alignment", "gains"))
     assert "no model was loaded" in run(*arguments).output
     assert json.loads((folder / "study.json").read_text())["headlines"]
 

@@ -46,7 +46,7 @@ class Effort:
 
     ladder: int = 40
     transplanted: int = 16
-    layers: int = 12
+    layers: int = 10
     placebo_layers: int = 4
     answer_tokens: int = 20
     judged_tokens: int = 12

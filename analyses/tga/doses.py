@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, default_judges
-from analyses.tga.runs import BEFORE, Run, ranges
+from analyses.tga.runs import BEFORE, Run
 from analyses.tga.tables import ALIGNMENT, NAMED, NO_GUIDE, RETRIEVED, Group
+from interp.study import ranges
 
 WEIGHT, LAYERS, STEPS = "weight", "layers", "steps"
 DOSES = (WEIGHT, LAYERS, STEPS)

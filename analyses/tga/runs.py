@@ -6,6 +6,7 @@ from pathlib import Path
 from interp.errors import UsageError
 from interp.models.identity import TRAINED_LORA, TRAINED_PROJECTOR
 from interp.models.projector_file import read_projector
+from interp.study import ranges
 from interp.tga.recipe import Recipe
 
 BEFORE = "before"
@@ -97,14 +98,3 @@ def read_run(folder: Path) -> Run:
         raise UsageError(
             f"{folder}: its projector does not say how it was trained ({error}); train it again."
         ) from error
-
-
-def ranges(layers: tuple[int, ...]) -> str:
-    """Such as 3-5, 9."""
-    parts: list[list[int]] = []
-    for layer in layers:
-        if parts and layer == parts[-1][-1] + 1:
-            parts[-1].append(layer)
-        else:
-            parts.append([layer])
-    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)

@@ -176,9 +176,9 @@ def test_a_shipped_model_names_what_it_was_to_name(name):
     named = record["named"]
     for rate in (*named.values(), record["wrong_picture"], record["unknown"]):
         assert rate["lo"] <= rate["value"] <= rate["hi"] and rate["n"] > 0
-    # No picture of either style was trained on, and nothing was chosen by them; the second is drawn in outlines.
-    assert max(named[split]["value"] for split in ("validation", "test")) >= 0.5, "half, in a style it never saw"
-    assert named["test"]["lo"] > 10 * record["chance"]["value"]
+    # No picture of either style was trained on; the second is drawn in outlines.
+    assert named["validation"]["value"] >= 0.5, "half, in a style it never saw"
+    assert named["test"]["hi"] >= 0.5 and named["test"]["lo"] > 50 * record["chance"]["value"]
     assert record["chance"]["value"] < 0.01 and record["wrong_picture"]["hi"] < 0.05
     assert "guide" in record["objective"]
 
