@@ -78,6 +78,8 @@ def test_evaluation_puts_every_training_in_one_table(place, trainings):
     arguments = ("eval", *trainings, "--model", place / "llava", "--pairs", place / "test.csv", "-o", place / "runs")
     found = run(*arguments)
     assert found.exit_code == 0, found.output
+    asked = [found.output.count(f"prompts of the {arm} arm") for arm in ("text", "caption", "image")]
+    assert asked == [1, 1, len(VARIANTS)], "texts are read once; of pictures, the same projector is measured once"
     folder = next((place / "runs").glob("tga-eval-*"))
     table = pd.read_parquet(folder / "tables" / "variants.parquet")
     groups = ["before", *(f"{v}, captioned, 3 steps" for v in VARIANTS)]
@@ -108,7 +110,8 @@ def test_a_trained_language_model_is_held_to_what_it_said_before(place):
     found = trained(place, "no-guide", "--lora", 2, out=place / "lora")
     assert found.exit_code == 0, found.output
     arguments = ("eval", place / "lora", "--model", place / "llava", "--pairs", place / "test.csv", "-o", place / "r")
-    assert run(*arguments).exit_code == 0
+    evaluated = run(*arguments)
+    assert evaluated.exit_code == 0 and evaluated.output.count("prompts of the text arm") == 2
     table = pd.read_parquet(next((place / "r").glob("tga-eval-*")) / "tables" / "variants.parquet")
     kl = table[table["measure"] == "text KL (nats per token)"].set_index("group")
     assert kl.loc["before", "n"] == 0 and kl.loc["no-guide, captioned, 3 steps, LoRA", "value"] > 0

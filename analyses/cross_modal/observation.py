@@ -98,20 +98,30 @@ def observe(
 
 def answer_all(session: Session) -> Answers:
     """The answers to every pair in every arm."""
+    return as_answers(session.pairs, {arm: answer_arm(session, arm) for arm in ARMS})
 
-    def given(arm: str) -> list[str]:
+
+def answer_arm(session: Session, arm: str) -> list[str]:
+    """The answers to every pair in one arm; prompts that are the same are answered once."""
+
+    def given() -> list[str]:
         session.notify(f"Answering {len(session.pairs)} prompts of the {arm} arm.")
         effort = session.effort
         chosen, back = different(session.prompts(arm))
         found = answers(session.adapter, chosen, tokens=effort.answer_tokens, batch_size=effort.batch_size)
         return [found[i] for i in back]
 
-    said = {arm: session.json(f"answers_{arm}", partial(given, arm)) for arm in ARMS}
-    of = {pair.id: pair for pair in session.pairs}
+    said: list[str] = session.json(f"answers_{arm}", given)
+    return said
+
+
+def as_answers(pairs: Sequence[Pair], said: dict[str, list[str]]) -> Answers:
+    """Answers by arm with what the pairs are; a twin has the concept of the pair it is a twin of."""
+    of = {pair.id: pair for pair in pairs}
     return Answers(
-        scenes=tuple(str(pair.scene) for pair in session.pairs),
-        units=tuple(of.get(pair.twin_of or "", pair).unit for pair in session.pairs),
-        harmful=np.array([pair.label == "harmful" for pair in session.pairs]),
+        scenes=tuple(str(pair.scene) for pair in pairs),
+        units=tuple(of.get(pair.twin_of or "", pair).unit for pair in pairs),
+        harmful=np.array([pair.label == "harmful" for pair in pairs]),
         said=said,
     )
 

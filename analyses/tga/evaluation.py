@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from analyses.cross_modal.arms import PLACES, image_prompts, require_concepts, slot_prompts
-from analyses.cross_modal.observation import answer_all
+from analyses.cross_modal.observation import answer_arm, as_answers
 from analyses.cross_modal.session import Arrays, Effort, Session
 from analyses.cross_modal.transfer import ARMS, IMAGE, default_judges, judged
 from analyses.subjects import Runner, harvested
@@ -96,13 +96,18 @@ def evaluate(
     """
     require_concepts(pairs)
     loaded = _once(source, runtime, notify)
+    # Without LoRA a text is read as it was before the training, and is not read again.
+    spoken = source if run.lora else replace(source, adapter=None)
+    reading = loaded if spoken == source else _once(spoken, runtime, notify)
     seen = harvested(
         source, runtime, image_prompts(pairs, question), Capture(positions=(PLACES[SLOT][0],)), root, loaded, harvest
     )
     captions = slot_prompts([p.caption for p in pairs], question)
-    said = harvested(source, runtime, captions, Capture(positions=(PLACES[SLOT][1],)), root, loaded, harvest)
-    session = Session(tuple(pairs), Path(seen.place), seen.key, loaded, question, effort or Effort(), seed, notify)
-    answers = answer_all(session)
+    said = harvested(spoken, runtime, captions, Capture(positions=(PLACES[SLOT][1],)), root, reading, harvest)
+    how = (question, effort or Effort(), seed, notify)
+    session = Session(tuple(pairs), Path(seen.place), seen.key, loaded, *how)
+    in_text = Session(tuple(pairs), Path(said.place), said.key, reading, *how)
+    answers = as_answers(pairs, {arm: answer_arm(session if arm == IMAGE else in_text, arm) for arm in ARMS})
     losses = session.arrays("caption_loss", partial(_losses, session, answer))
     kept = session.arrays("text_kl", partial(_text_kl, session, source, runtime)) if run.lora else {}
     verdicts = {arm: judged(answers.said[arm], default_judges()) for arm in ARMS}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def align(
     model: Annotated[str, typer.Argument(help="Vision-language model: hub id, folder or demo:llava.")] = "demo:llava",
     pairs: Annotated[
-        str, typer.Argument(help="File with the columns image,caption,scene,twin_of; or scenes[:SPLIT].")
+        str, typer.Argument(help="File with the columns image,caption,scene,twin_of; or scenes[:SPLIT,...].")
     ] = "scenes:test",
     out: options.Out = Path("runs"),
     question: Annotated[str, typer.Option(help="What every arm asks.")] = "Describe this scene.",

@@ -22,17 +22,18 @@ def prompts(where: str, label: str | None, text_column: str | None, system: str 
 
 
 def pairs(where: str, offline: bool) -> tuple["Pair", ...]:
-    """The pictures with captions that ``where`` names: a file, or ``scenes`` with or without a split."""
+    """The pictures with captions that ``where`` names: a file, or ``scenes``, with splits behind a colon or all."""
     from interp.console import notify
     from interp.prompts.pairs import read_pairs
     from interp.scenes.pictures import bundled_pairs
 
-    name, colon, split = where.partition(":")
+    name, colon, named = where.partition(":")
     if name != "scenes":
         return read_pairs(where)
-    if colon:
-        split = choice("pairs scenes:", split, ("train", "validation", "test", "unknown"))
-    return bundled_pairs(split or None, offline=offline, notify=notify)
+    known = ("train", "validation", "test", "unknown")
+    splits = [choice("pairs scenes:", one, known) for one in named.split(",")] if colon else known
+    bundled = bundled_pairs(offline=offline, notify=notify)
+    return tuple(pair for pair in bundled if pair.split in splits)
 
 
 def source(

@@ -33,6 +33,19 @@ class Texts(Protocol):
         """
         ...
 
+    def foretold(self, rows: Sequence[int], sequences: Sequence[Sequence[int]]) -> list[Float[Tensor, " _"]]:
+        """How likely some texts go on as told, read at once; the texts themselves stay as they are.
+
+        Args:
+            rows: which texts, at least one, the same one several times for several sequences.
+            sequences: vocabulary ids that follow each, two or more.
+
+        Returns:
+            Per sequence the log-probability in nats of each of its tokens but the first, behind all before it; float32
+            on the model's device.
+        """
+        ...
+
 
 @torch.no_grad()
 def read(model: Any, texts: Sequence[Sequence[int]], pictures: Sequence[Picture | None] = ()) -> Texts:
@@ -122,6 +135,16 @@ class Kept:
         log_probs, _ = _forward(self.model, ids, mask, places, last, **options)
         return Kept(self.model, cache, mask, places + 1, log_probs)
 
+    @torch.no_grad()
+    def foretold(self, rows: Sequence[int], sequences: Sequence[Sequence[int]]) -> list[Float[Tensor, " _"]]:
+        """See `Texts.foretold`."""
+        cache = _branched(self.cache, torch.tensor(rows, device=self.next_log_probs.device))
+        ids, there = right_padded([sequence[:-1] for sequence in sequences])
+        mask = torch.cat([self.mask[list(rows)], there.to(self.mask)], 1)
+        places = self.following[..., list(rows), :] + torch.arange(ids.shape[1])
+        output = _run(self.model, ids, mask, places, past_key_values=cache, use_cache=True)
+        return _told(self.model, output.logits, [0] * len(rows), sequences)
+
 
 def with_own_layers(cache: Any) -> Any:
     """A cache that can grow and leaves the given one as it is; see `keeps_plainly` for which caches.
@@ -154,6 +177,18 @@ class _Whole:
         grown = [(*self.texts[row], token) for row, token in zip(rows, tokens, strict=True)]
         return _read_anew(self.model, grown, tuple(self.pictures[row] for row in rows))
 
+    @torch.no_grad()
+    def foretold(self, rows: Sequence[int], sequences: Sequence[Sequence[int]]) -> list[Float[Tensor, " _"]]:
+        texts = [self.texts[row] for row in rows]
+        longer = [(*text, *sequence[:-1]) for text, sequence in zip(texts, sequences, strict=True)]
+        pictures = tuple(self.pictures[row] for row in rows)
+        ids, mask = right_padded(longer)
+        seen = picture_inputs(self.model, pictures, ids, mask)
+        positions = seen.pop("position_ids", torch.arange(ids.shape[1]).expand(ids.shape))
+        with showing(pictures):
+            output = _run(self.model, ids, mask, positions, use_cache=False, **seen)
+        return _told(self.model, output.logits, [len(text) for text in texts], sequences)
+
 
 @torch.no_grad()
 def _read_anew(model: Any, texts: Sequence[Sequence[int]], pictures: tuple[Picture | None, ...]) -> _Whole:
@@ -174,20 +209,42 @@ def _forward(
     **options: Any,
 ) -> tuple[Float[Tensor, "row vocab"], Any]:
     """The log-probabilities of what follows the token at ``ends`` of each row, and the model's whole output."""
-    device = next(model.parameters()).device
     places = ends
-    if accepts(model, "position_ids"):
-        options["position_ids"] = positions.to(device)
     if accepts(model, "logits_to_keep"):
         # As indices, not as a number: a slice of the last states is not contiguous, and a head of 16-bit numbers on a
         # CPU is then copied once per row, which takes longer than all of the model.
         kept, places = ends.unique(return_inverse=True)
-        options["logits_to_keep"] = kept.to(device)
-    output = model(input_ids=ids.to(device), attention_mask=mask.to(device), **options)
+        options["logits_to_keep"] = kept.to(next(model.parameters()).device)
+    output = _run(model, ids, mask, positions, **options)
     rows = torch.arange(len(ids), device=output.logits.device)
-    log_probs = torch.log_softmax(output.logits[rows, places.to(output.logits.device)].float(), -1)
+    logits = output.logits[rows, places.to(output.logits.device)]
+    return _log_probs(model, logits), output
+
+
+def _run(model: Any, ids: Tensor, mask: Tensor, positions: Tensor, **options: Any) -> Any:
+    """The model's output."""
+    device = next(model.parameters()).device
+    if accepts(model, "position_ids"):
+        options["position_ids"] = positions.to(device)
+    return model(input_ids=ids.to(device), attention_mask=mask.to(device), **options)
+
+
+def _told(
+    model: Any, logits: Float[Tensor, "row token vocab"], starts: Sequence[int], sequences: Sequence[Sequence[int]]
+) -> list[Float[Tensor, " _"]]:
+    """The log-probability of every token of a sequence but the first, which was read at index ``start`` of its row."""
+    found = []
+    for row, start, sequence in zip(logits, starts, sequences, strict=True):
+        # Row by row: all of them in float32 at once would be most of what is held.
+        log_probs = _log_probs(model, row[start : start + len(sequence) - 1])
+        found.append(log_probs.gather(-1, torch.tensor(sequence[1:], device=logits.device)[:, None])[:, 0])
+    return found
+
+
+def _log_probs(model: Any, logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
+    log_probs = torch.log_softmax(logits.float(), -1)
     if log_probs.isnan().any():
         raise ModelError(
             f"{type(model).__name__}: the next token has no probability (NaN); use a wider dtype, as fp32."
         )
-    return log_probs, output
+    return log_probs

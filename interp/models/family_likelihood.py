@@ -136,6 +136,18 @@ class _Branch:
     ends: list[int] = field(default_factory=list)
     beyond: set[int] = field(default_factory=set)
 
+    @property
+    def only_way(self) -> tuple[int, ...] | None:
+        """The tokens to the end of the openings where nothing branches any more; else None."""
+        tokens: list[int] = []
+        branch = self
+        while branch.children:
+            if len(branch.children) > 1:
+                return None
+            ((token, branch),) = branch.children.items()
+            tokens.append(token)
+        return tuple(tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class _Place:
@@ -172,6 +184,7 @@ class _Walk:
     def descend(self, texts: Texts, places: Sequence[_Place]) -> None:
         """Follows the branches behind some texts; ``places`` says where each of their rows stands."""
         going: list[tuple[int, int, _Place]] = []
+        ending: list[tuple[int, tuple[int, ...], _Place]] = []
         for row, place in enumerate(places):
             tokens = list(place.branch.children)
             nexts = texts.next_log_probs[row, torch.tensor(tokens)].double().exp() * place.probability
@@ -181,10 +194,29 @@ class _Walk:
                 if probability < self.floor:
                     _add(self.cut[place.prompt], branch.beyond, probability)
                 elif branch.children:
-                    going.append((row, token, _Place(place.prompt, branch, probability)))
+                    reached, way = _Place(place.prompt, branch, probability), branch.only_way
+                    if way is None:
+                        going.append((row, token, reached))
+                    else:
+                        ending.append((row, (token, *way), reached))
+        for start in range(0, len(ending), self.batch_size):
+            rows, sequences, places_of = zip(*ending[start : start + self.batch_size], strict=True)
+            for place, told in zip(places_of, texts.foretold(rows, sequences), strict=True):
+                self._finish(place, told.double().exp().tolist())
         for start in range(0, len(going), self.batch_size):
-            rows, followed, reached = zip(*going[start : start + self.batch_size], strict=True)
-            self.descend(texts.grown(rows, followed), reached)
+            rows, followed, places_of = zip(*going[start : start + self.batch_size], strict=True)
+            self.descend(texts.grown(rows, followed), places_of)
+
+    def _finish(self, place: _Place, likelihoods: Sequence[float]) -> None:
+        """Follows the only way from a place to the end of its openings; of each token on it, how likely it is."""
+        branch, probability = place.branch, place.probability
+        for likelihood in likelihoods:
+            (branch,) = branch.children.values()
+            probability *= likelihood
+            _add(self.found[place.prompt], branch.ends, probability)
+            if probability < self.floor:
+                _add(self.cut[place.prompt], branch.beyond, probability)
+                return
 
 
 def _add(sums: list[float], columns: Iterable[int], probability: float) -> None:

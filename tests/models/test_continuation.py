@@ -31,11 +31,24 @@ def test_texts_grow_as_if_each_were_read_alone(name):
     assert first.next_log_probs.dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_foretold_is_as_likely_as_if_it_were_read_token_by_token(name):
+    texts = read(model_of(name), TEXTS)
+    for known, whole in ((texts, TEXTS), (texts.grown([2, 0], [7, 8]), ((*TEXTS[2], 7), (*TEXTS[0], 8)))):
+        rows, sequences = [1, 0, 1], [(50, 51, 52, 53), (9, 9), (60, 61, 62)]
+        for row, sequence, told in zip(rows, sequences, known.foretold(rows, sequences), strict=True):
+            expected = [alone(name, (*whole[row], *sequence[:i]))[sequence[i]] for i in range(1, len(sequence))]
+            torch.testing.assert_close(told, torch.stack(expected), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(known.next_log_probs[0], alone(name, whole[0]), atol=1e-5, rtol=1e-4)
+
+
 def test_logits_that_are_no_numbers_are_refused():
     model = tiny_llama()
     texts = read(model, TEXTS)
     model.lm_head.weight.data[7] = torch.nan
     with pytest.raises(ModelError, match=r"LlamaForCausalLM: .*NaN"):
         texts.grown([0], [5])
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM: .*NaN"):
+        texts.foretold([0], [(5, 6)])
     with pytest.raises(ModelError, match="fp32"):
         read(model, TEXTS)

@@ -132,13 +132,13 @@ def test_the_truth_lies_between_what_is_found_and_what_was_cut(floor: float) -> 
 def test_a_floor_saves_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     from interp.models import continuation
 
-    tokenizer, model, read, forward = make_tokenizer(), tiny_llama(1), [0], continuation._forward
+    tokenizer, model, read, run = make_tokenizer(), tiny_llama(1), [0], continuation._run
 
-    def counted(model: Any, ids: Any, *rest: Any, **options: Any) -> Any:
-        read[0] += ids.numel()
-        return forward(model, ids, *rest, **options)
+    def counted(model: Any, ids: Any, mask: Any, *rest: Any, **options: Any) -> Any:
+        read[0] += int(mask[:, -ids.shape[1] :].sum())
+        return run(model, ids, mask, *rest, **options)
 
-    monkeypatch.setattr(continuation, "_forward", counted)
+    monkeypatch.setattr(continuation, "_run", counted)
     counts = []
     for floor in (0.0, 1e-3, 0.5):
         read[0] = 0
