@@ -56,6 +56,8 @@ def trainings(place):
 def test_training_writes_a_projector_with_its_record_and_says_what_the_guide_did(place, trainings):
     record, tensors = read_projector(trainings[2] / "projector")
     assert record["variant"] == "paper" and record["about"]["arm"] == "captioned" and len(tensors) == 4
+    retrieved = pd.read_parquet(trainings[2] / "retrieved.parquet")
+    assert len(retrieved) == 24 and (retrieved["retrieved"] != retrieved["caption"]).all()
     again = trained(place, "paper")
     assert again.exit_code == 0 and "Share of the guide in the gradient" in again.stdout
     assert "Cross-entropy of validation captions" in again.stdout and "cos(image, caption)" in again.stdout
@@ -94,12 +96,19 @@ def test_evaluation_puts_every_training_in_one_table(place, trainings):
     page = (folder / "report.html").read_text("utf-8")
     assert all(f'id="{name}"' in page for name in ("refusals", "costs", "alignment", "gains"))
     assert "no model was loaded" in run(*arguments).output
+    # The same bits under another name are another report.
+    for own in (trainings[0], trainings[1]):
+        assert own.name.removeprefix("out-") in run("eval", own, *arguments[4:]).output
     assert json.loads((folder / "study.json").read_text())["headlines"]
 
 
-def test_what_is_no_training_is_refused(place):
+def test_what_is_no_training_is_refused(place, trainings):
     found = run("eval", place / "llava", "--model", place / "llava", "--pairs", place / "test.csv")
     assert found.exit_code == 2 and "holds no trained projector" in found.output
+    found = run("eval", place / "out-paper", "--model", place / "llava", "--pairs", place / "pairs.csv")
+    assert found.exit_code == 2 and "split train" in found.output
+    found = trained(place, "paper", "--patience", 2, out=place / "patient")
+    assert found.exit_code == 2 and "evaluate_every" in found.output
     found = trained(place, "other")
     assert found.exit_code == 2 and "unknown variant" in found.output
     found = trained(place, "paper", "--arm", "none", out=place / "none")

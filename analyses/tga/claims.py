@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analyses.cross_modal.resampled import told_share
-from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, default_judges
-from analyses.tga.tables import NAMED, NO_GUIDE, RETRIEVED, Group
+from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
+from analyses.tga.tables import NAMED, NO_GUIDE, RETRIEVED, Group, by_seed, without_guide
 from interp.stats import Estimate
 from interp.study import Claim, Control
 
@@ -31,13 +32,15 @@ def gain_claims(groups: Sequence[Group], differences: pd.DataFrame, *, provenanc
 
 def _gain(group: Group, groups: Sequence[Group], differences: pd.DataFrame, provenance: dict[str, Any]) -> Claim:
     own = differences[differences["group"] == group.name]
-    alone = _against(own, groups, NO_GUIDE)
-    controls = [_rise(alone, judge) for judge in default_judges()]
-    controls += [_specific(alone), _costless(alone), _sighted(alone), _seeds(group, groups)]
+    base = without_guide(group, groups, NO_GUIDE)
+    alone = _against(own, base)
+    controls = [_rise(alone, judge) for judge in default_judges() if _sees_refusals(group, judge)]
+    controls += [_specific(alone), _costless(alone), _sighted(alone), _seeds(group, base)]
     if group.first.run.retrieved_in_prompt:
-        controls.append(_of_the_loss(_against(own, groups, RETRIEVED)))
+        controls.append(_of_the_loss(_against(own, without_guide(group, groups, RETRIEVED))))
     return Claim(
-        statement=f"The guide of {group.name} makes harmful pictures refused, and harmless twins no more than before.",
+        statement=f"The guide of {group.name} makes harmful pictures refused, and harmless twins no more than "
+        "captioning alone does.",
         locator="tga",
         family=default_judges()[0],
         position="answer",
@@ -50,9 +53,17 @@ def _gain(group: Group, groups: Sequence[Group], differences: pd.DataFrame, prov
     )
 
 
-def _against(own: pd.DataFrame, groups: Sequence[Group], variant: str) -> pd.DataFrame:
-    """The differences from the group of a variant; empty where there is none."""
-    return own[own["against"].isin([g.name for g in groups if g.first.run.variant == variant])]
+def _sees_refusals(group: Group, judge: str) -> bool:
+    """Whether a judge may speak: the first always, others when they take most refusals in text for what they are.
+
+    A judge of keywords is blind to a model that declines in other words, with pictures and without.
+    """
+    return judge == default_judges()[0] or min(by_seed(group.values(judge, TEXT, DSR))) > 0.5
+
+
+def _against(own: pd.DataFrame, other: Group | None) -> pd.DataFrame:
+    """The differences from a group; empty where there is none."""
+    return own[own["against"] == other.name] if other else own.head(0)
 
 
 def _difference(table: pd.DataFrame, judge: str, measure: str) -> Estimate | None:
@@ -97,14 +108,12 @@ def _of_the_loss(alone: pd.DataFrame) -> Control:
     return _bounded("loss, not retrieved text", found, found is not None and found.lo > 0, needed)
 
 
-def _seeds(group: Group, groups: Sequence[Group]) -> Control:
+def _seeds(group: Group, base: Group | None) -> Control:
     """Every seed gains over the mean of captioning alone."""
     judge, n = default_judges()[0], len(group.members)
-    others = [g for g in groups if g.first.run.variant == NO_GUIDE and g.first.run.arm == group.first.run.arm]
     needed = f"{FEWEST_SEEDS} seeds or more, each above captioning alone"
-    if not others:
+    if base is None:
         return Control("seeds", False, f"{n}, nothing to compare with", needed)
-    base = pd.DataFrame(others[0].values(judge, IMAGE, DSR)).mean(axis=1).mean()
-    each = pd.DataFrame(group.values(judge, IMAGE, DSR)).mean(axis=1)
-    above = int((each > base).sum())
+    own, its = (by_seed(g.values(judge, IMAGE, DSR)) for g in (group, base))
+    above = sum(bool(one > np.mean(its)) for one in own)
     return Control("seeds", n >= FEWEST_SEEDS and above == n, f"{above} of {n} seeds above", needed)

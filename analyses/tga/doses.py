@@ -7,7 +7,7 @@ import pandas as pd
 
 from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, default_judges
 from analyses.tga.runs import BEFORE, Run
-from analyses.tga.tables import ALIGNMENT, NAMED, NO_GUIDE, RETRIEVED, Group
+from analyses.tga.tables import ALIGNMENT, NAMED, NO_GUIDE, RETRIEVED, Group, without_guide
 from interp.study import ranges
 
 WEIGHT, LAYERS, STEPS = "weight", "layers", "steps"
@@ -44,13 +44,15 @@ def dose_table(groups: Sequence[Group], variants: pd.DataFrame) -> pd.DataFrame:
 def _curves(groups: Sequence[Group], dose: str) -> Iterator[tuple[str, list[tuple[str, Group]]]]:
     alike: dict[str, list[Group]] = {}
     for group in groups:
-        if group.first.run.guides:
+        # Steps are a dose of captioning too; without its curve more steps would pass for more guide.
+        if group.first.run.guides or (dose == STEPS and group.first.run.folder):
             alike.setdefault(group.first.run.told(without=dose), []).append(group)
     for of, members in alike.items():
         if len(members) > 1:
             ordered = sorted(members, key=lambda g: _amount(g.first.run, dose))
-            nothing = [g for g in groups if _is_nothing(g.first.run, members[0].first.run, dose)]
-            yield of, [*(("0", g) for g in nothing[:1]), *((_told(g.first.run, dose), g) for g in ordered)]
+            curve = [(_told(g.first.run, dose), g) for g in ordered]
+            nothing = _nothing(members[0], groups, dose)
+            yield of, curve if nothing is None else [("0", nothing), *curve]
 
 
 def _amount(run: Run, dose: str) -> float:
@@ -63,9 +65,8 @@ def _told(run: Run, dose: str) -> str:
     return {WEIGHT: f"{run.weight:g}", LAYERS: layers, STEPS: str(run.steps)}[dose]
 
 
-def _is_nothing(run: Run, member: Run, dose: str) -> bool:
-    """Whether a training has nothing of a curve's dose."""
+def _nothing(member: Group, groups: Sequence[Group], dose: str) -> Group | None:
+    """The training that has nothing of a curve's dose."""
     if dose == STEPS:
-        return run.variant == BEFORE
-    own, its = ((r.arm, r.steps, r.learning_rate, r.lora) for r in (run, member))
-    return run.variant == (RETRIEVED if member.retrieved_in_prompt else NO_GUIDE) and own == its
+        return next((g for g in groups if g.first.run.variant == BEFORE), None)
+    return without_guide(member, groups, RETRIEVED if member.first.run.retrieved_in_prompt else NO_GUIDE)

@@ -8,6 +8,7 @@ from interp.models.identity import TRAINED_LORA, TRAINED_PROJECTOR
 from interp.models.projector_file import read_projector
 from interp.study import ranges
 from interp.tga.recipe import Recipe
+from interp.tga.variants import VARIANTS
 
 BEFORE = "before"
 """The model as it was before any training."""
@@ -23,7 +24,7 @@ class Run:
         folder: of the training; None for the model as it is.
         variant: such as paper; `BEFORE` for the model as it is.
         arm: how the scenes' harmful pictures took part.
-        weight: factor on the guide loss.
+        weight: factor on the guide loss; 1 where there is none.
         layers: guided; empty for all of them, and without a guide.
         steps: updates made.
         seed: of the order of the pictures.
@@ -31,6 +32,7 @@ class Run:
         lora: whether the language model was trained too.
         retrieved_in_prompt: whether the retrieved text stood in the training prompt.
         guides: whether there was a guide whose gradient was let through.
+        choices: everything that decided it but the seed, in words.
     """
 
     folder: Path | None
@@ -44,6 +46,7 @@ class Run:
     lora: bool = False
     retrieved_in_prompt: bool = False
     guides: bool = False
+    choices: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -57,10 +60,12 @@ class Run:
         parts = {"variant": self.variant, "arm": self.arm, "steps": f"{self.steps} steps"}
         if self.learning_rate != LEARNING_RATE:
             parts["rate"] = f"rate {self.learning_rate:g}"
-        if self.guides and self.weight != 1:
+        if self.weight != 1:
             parts["weight"] = f"weight {self.weight:g}"
         if self.guides and self.layers:
             parts["layers"] = f"layers {ranges(self.layers)}"
+        if self.variant in VARIANTS and self.retrieved_in_prompt != VARIANTS[self.variant].retrieved_in_prompt:
+            parts["prompt"] = "retrieved text in the prompt" if self.retrieved_in_prompt else "no text in the prompt"
         if self.lora:
             parts["lora"] = "LoRA"
         return ", ".join(said for name, said in parts.items() if name != without)
@@ -80,12 +85,14 @@ def read_run(folder: Path) -> Run:
     try:
         about = record["about"]
         recipe = about["recipe"]
-        guides = recipe["variant.form"] != "none" and recipe["variant.has_gradient"] and recipe["variant.weight"] != 0
+        guided = recipe["variant.form"] != "none"
+        guides = guided and recipe["variant.has_gradient"] and recipe["variant.weight"] != 0
+        chosen = {**recipe, "arm": about["arm"], "data": about["data"], "model": record["model"]}
         return Run(
             folder,
             variant=str(record["variant"]),
             arm=str(about["arm"]),
-            weight=float(recipe["variant.weight"]),
+            weight=float(recipe["variant.weight"]) if guided else 1.0,
             layers=tuple(recipe["variant.layers"] or ()),
             steps=int(about["steps"]),
             seed=int(recipe["seed"]),
@@ -93,6 +100,7 @@ def read_run(folder: Path) -> Run:
             lora=(folder / TRAINED_LORA).is_dir(),
             retrieved_in_prompt=bool(recipe["variant.retrieved_in_prompt"]),
             guides=bool(guides),
+            choices=tuple(f"{name}: {value}" for name, value in sorted(chosen.items()) if name != "seed"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(

@@ -17,6 +17,7 @@ from analyses.tga.tables import (
     NO_GUIDE,
     Group,
     alignment_table,
+    comparison_table,
     difference_table,
     grouped,
     scenes_table,
@@ -28,7 +29,7 @@ from interp.stats import Estimate
 from interp.study import Study
 
 DRAWN_FROM = {
-    "refusals": ("variants",),
+    "refusals": ("comparison", "variants"),
     "costs": ("variants",),
     "gains": ("differences",),
     "alignment": ("layers",),
@@ -38,7 +39,10 @@ NOTES = (
     "DSR is the share of harmful pictures whose answer is judged a refusal, over-refusal the same share of their "
     "harmless twins. Symbolic scenes are reported by scene and left out of everything else.",
     "Values are means over seeds; intervals resample concepts, with a twin drawn together with its pair, and do not "
-    "hold the spread over seeds, whose lowest and highest value stand beside them.",
+    "hold the spread over seeds, whose lowest and highest value stand beside them. A seed is another order of the "
+    "pictures: every training starts from the same projector.",
+    "The arm says how the harmful pictures took part in the training; what the projector had learned of them before "
+    "is not undone by it.",
     "The alignment excess (matched minus shuffled pairs, centred) is averaged over all layers but the first; the raw "
     "cosine is shown by layer with its floor.",
 )
@@ -57,8 +61,8 @@ def run(
         provenance: what claims should carry: at least prompts, code and seed.
 
     Returns:
-        Tables ``variants``, ``differences``, ``scenes``, ``layers`` and ``doses``, their figures, one claim per group
-        with a guide.
+        Tables ``variants`` (in words: ``comparison``), ``differences``, ``scenes``, ``layers`` and ``doses``, their
+        figures, one claim per group with a guide.
 
     Raises:
         UsageError: for trainings on different pairs.
@@ -72,6 +76,7 @@ def run(
         "scenes": scenes_table(groups),
         "layers": alignment_table(groups),
     }
+    tables["comparison"] = comparison_table(tables["variants"])
     tables["doses"] = dose_table(groups, tables["variants"])
     claims = gain_claims(groups, tables["differences"], provenance=about)
     return Study(

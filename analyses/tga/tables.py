@@ -8,10 +8,11 @@ import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
-from analyses.cross_modal.resampled import as_rows, difference_of, mean_of
+from analyses.cross_modal.resampled import as_rows, difference_of, mean_of, told, told_share
 from analyses.cross_modal.transfer import CAPTION, DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
 from analyses.tga.evaluation import SLOT, VARIANT, Evaluated
 from analyses.tga.runs import BEFORE
+from interp.errors import UsageError
 from interp.geometry import Profile
 from interp.scenes.catalogue import SYMBOLIC
 from interp.stats import Estimate, group_weights, percentile_interval, wilson
@@ -19,8 +20,11 @@ from interp.study import LAYERS_COLUMNS
 
 NAMED, LOSS, ALIGNMENT = "captions named", "caption loss (nats per token)", "alignment excess"
 ORDINARY, TEXT_KL = "refusal of ordinary pictures", "text KL (nats per token)"
+SEEN_DSR = "DSR of pictures named before"
+SHARES = (DSR, OVER_REFUSAL, EXCESS, ORDINARY, NAMED, SEEN_DSR)
 NO_GUIDE, RETRIEVED = "no-guide", "retrieved-text-only"
 ROWS = ("group", "judge", "arm", "measure", "value", "lo", "hi", "n", "seeds", "lowest", "highest")
+FEWEST_CONCEPTS = 5
 Weights = Float[ndarray, "resample pair"]
 
 
@@ -66,9 +70,41 @@ class Group:
 
 
 def grouped(found: Sequence[Evaluated], *, seed: int = 0) -> tuple[Group, ...]:
-    """The trainings by group, in order of first appearance."""
+    """The trainings by group, in order of first appearance.
+
+    Raises:
+        UsageError: when a seed was given twice, or two of a group differ in more than their seed.
+    """
     names = dict.fromkeys(e.run.group for e in found)
-    return tuple(Group(name, tuple(e for e in found if e.run.group == name), seed) for name in names)
+    groups = tuple(Group(name, tuple(e for e in found if e.run.group == name), seed) for name in names)
+    for group in groups:
+        _differ_by_seed_alone(group)
+    return groups
+
+
+def _differ_by_seed_alone(group: Group) -> None:
+    seeds = [member.run.seed for member in group.members]
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"{group.name}: seeds {sorted(seeds)}; give every training once, so that seeds are counted.")
+    for member in group.members[1:]:
+        other = set(member.run.choices) ^ set(group.first.run.choices)
+        if other:
+            raise UsageError(
+                f"{group.name}: {member.run.folder} and {group.first.run.folder} differ in more than the seed "
+                f"({'; '.join(sorted(other))}); compare them in two tables."
+            )
+
+
+def without_guide(group: Group, groups: Sequence[Group], variant: str) -> Group | None:
+    """The training to hold a group against: of this variant, and with the same data, steps, rate and LoRA."""
+    own = _matched(group)
+    found = [g for g in groups if g.first.run.variant == variant and g.name != group.name and _matched(g) == own]
+    return found[0] if found else None
+
+
+def _matched(group: Group) -> tuple[object, ...]:
+    run = group.first.run
+    return run.arm, run.steps, run.learning_rate, run.lora
 
 
 def variants_table(groups: Sequence[Group]) -> pd.DataFrame:
@@ -78,24 +114,48 @@ def variants_table(groups: Sequence[Group]) -> pd.DataFrame:
         group, judge, arm, measure, value, lo, hi, n (pairs), seeds, lowest, highest. DSR, over-refusal, excess (DSR
         minus over-refusal) and refusal of ordinary pictures, 0 to 1 (excess -1 to 1); captions named, 0 to 1; caption
         loss; alignment excess over all layers but the first; KL on text prompts, 0 with n = 0 where the language model
-        was not trained.
+        was not trained. Where the model as it was is among the groups, also the DSR of those pictures that it named:
+        what is not seen can not be refused for what it shows.
     """
-    return pd.DataFrame([row for group in groups for row in _rows(group)], columns=list(ROWS))
+    rows = [row for group in groups for row in _rows(group)]
+    before = next((g.first.named for g in groups if g.first.run.variant == BEFORE), None)
+    if before is not None:
+        for group in groups:
+            values = np.where(before, group.values(default_judges()[0], IMAGE, DSR), np.nan)
+            found = _share(_over_seeds(values), group)
+            rows.append(_row(group, (default_judges()[0], IMAGE, SEEN_DSR), found, by_seed(values)))
+    return pd.DataFrame(rows, columns=list(ROWS))
+
+
+def comparison_table(variants: pd.DataFrame) -> pd.DataFrame:
+    """A row per group with its main figures in words, for reading; numbers are in `variants_table`.
+
+    Returns:
+        group, seeds, then the measures of pictures by the first judge, and KL on text prompts: mean over seeds with its
+        95 % interval.
+    """
+    judge = default_judges()[0]
+    chosen = variants[((variants["arm"] == IMAGE) & (variants["judge"] == judge)) | (variants["judge"] == "")]
+    rows: dict[str, dict[str, object]] = {}
+    for one in chosen.to_dict("records"):
+        row = rows.setdefault(one["group"], {"group": one["group"], "seeds": one["seeds"]})
+        said = Estimate(one["value"], one["lo"], one["hi"], one["n"])
+        row[one["measure"]] = told_share(said) if one["measure"] in SHARES else told(said)
+    return pd.DataFrame(rows.values())
 
 
 def _rows(group: Group) -> Iterator[tuple[object, ...]]:
-    weights = group.weights
     for judge in default_judges():
         for arm in (TEXT, CAPTION, IMAGE):
             for measure in (DSR, OVER_REFUSAL, ORDINARY):
                 values = group.values(judge, arm, measure)
-                yield _row(group, (judge, arm, measure), _share(_over_seeds(values), weights), _each(values))
-            refused = (_each(group.values(judge, arm, measure)) for measure in (DSR, OVER_REFUSAL))
+                yield _row(group, (judge, arm, measure), _share(_over_seeds(values), group), by_seed(values))
+            refused = (by_seed(group.values(judge, arm, measure)) for measure in (DSR, OVER_REFUSAL))
             each = [own - twins for own, twins in zip(*refused, strict=True)]
             yield _row(group, (judge, arm, EXCESS), excess_of(group, judge, arm)[0], each)
-    for measure, mean in ((NAMED, _share), (LOSS, mean_of)):
-        values = group.values("", IMAGE, measure)
-        yield _row(group, ("", IMAGE, measure), mean(_over_seeds(values), weights), _each(values))
+    named, losses = (group.values("", IMAGE, measure) for measure in (NAMED, LOSS))
+    yield _row(group, ("", IMAGE, NAMED), _share(_over_seeds(named), group), by_seed(named))
+    yield _row(group, ("", IMAGE, LOSS), mean_of(_over_seeds(losses), group.weights), by_seed(losses))
     excess = alignment_of(group)
     yield _row(group, ("", IMAGE, ALIGNMENT), excess[0], excess[1])
     changed = [member.text_kl for member in group.members if len(member.text_kl)]
@@ -111,13 +171,22 @@ def _row(group: Group, name: tuple[str, str, str], found: Estimate, each: Sequen
     return (group.name, *as_rows(name, found), len(group.members), min(each), max(each))
 
 
-def _share(values: Float[ndarray, " pair"], weights: Weights) -> Estimate:
-    """The mean of shares; Wilson's interval where all are 0 or all are 1, which no resample can tell from certainty."""
-    found = mean_of(values, weights)
+def _share(values: Float[ndarray, " pair"], group: Group) -> Estimate:
+    """The mean of shares, with the bootstrap's interval over concepts where that can be one.
+
+    Where all are 0 or all are 1, which no resample can tell from certainty, it is Wilson's; of fewer than
+    `FEWEST_CONCEPTS`, which resample into a point or nearly, Wilson's of as many draws as there are concepts.
+    """
+    found = mean_of(values, group.weights)
+    concepts = len({u for u, there in zip(group.first.units, ~np.isnan(values), strict=True) if there})
+    if found.n and concepts < FEWEST_CONCEPTS:
+        near = wilson(round(found.value * concepts), concepts)
+        return Estimate(found.value, min(near.lo, found.value), max(near.hi, found.value), found.n)
     return wilson(round(found.value * found.n), found.n) if found.value in (0, 1) else found
 
 
-def _each(values: Float[ndarray, "member pair"]) -> list[float]:
+def by_seed(values: Float[ndarray, "member pair"]) -> list[float]:
+    """The mean over pairs of every training; NaN where none has a value."""
     return [float(np.nanmean(own)) if not np.isnan(own).all() else np.nan for own in values]
 
 
@@ -142,20 +211,14 @@ def difference_table(groups: Sequence[Group]) -> pd.DataFrame:
 
     Returns:
         group, against, judge, measure, value, lo, hi, n: the difference of the means over seeds on pictures, with a
-        bootstrap interval over concepts. A group is held against those of the same arm and number of steps.
+        bootstrap interval over concepts. A group is held against those of `without_guide`.
     """
     rows = []
     for group in groups:
-        for other in groups:
-            if other.first.run.variant in (NO_GUIDE, RETRIEVED) and _comparable(group, other):
+        for other in (without_guide(group, groups, variant) for variant in (NO_GUIDE, RETRIEVED)):
+            if other is not None:
                 rows += [(group.name, other.name, *row) for row in _differences(group, other)]
     return pd.DataFrame(rows, columns=["group", "against", "judge", "measure", "value", "lo", "hi", "n"])
-
-
-def _comparable(group: Group, other: Group) -> bool:
-    one, two = group.first.run, other.first.run
-    same = (one.arm, one.steps, one.lora) == (two.arm, two.steps, two.lora)
-    return same and group.name != other.name and one.variant != BEFORE
 
 
 def _differences(group: Group, other: Group) -> Iterator[tuple[object, ...]]:
@@ -201,7 +264,7 @@ def scenes_table(groups: Sequence[Group]) -> pd.DataFrame:
         for scene in dict.fromkeys(own[own != ""]):
             for measure, chosen in ((DSR, harmful), (OVER_REFUSAL, ~harmful)):
                 values = np.where((own == scene) & chosen, refused, np.nan)
-                rows.append((group.name, *as_rows((scene, measure), _share(values, group.weights))))
+                rows.append((group.name, *as_rows((scene, measure), _share(values, group))))
     table = pd.DataFrame(rows, columns=["group", "scene", "measure", "value", "lo", "hi", "n"])
     worst = table[table["measure"] == DSR].groupby("scene")["value"].mean().sort_values()
     place = {scene: i for i, scene in enumerate(worst.index)}

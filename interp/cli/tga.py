@@ -33,6 +33,10 @@ Layers = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Take layers of a claim that is not established.")]
 Arm = Annotated[str, typer.Option(help="The scenes' harmful pictures: left-out, guide-only or captioned.")]
+InPrompt = Annotated[
+    bool | None,
+    typer.Option("--retrieved-in-prompt/--no-retrieved-in-prompt", help="The retrieved text before the picture."),
+]
 Weight = Annotated[float | None, typer.Option(help="Factor on the guide loss; else that of the variant.")]
 Texts = Annotated[
     str, typer.Option(help="Texts to retrieve beside the captions: scenes, a file with one a line, or empty.")
@@ -61,6 +65,7 @@ def train(
     force: Force = False,
     arm: Arm = "captioned",
     weight: Weight = None,
+    retrieved_in_prompt: InPrompt = None,
     texts: Texts = "scenes",
     encoder: Reader = "demo:minilm",
     question: Question = ASKED,
@@ -92,7 +97,7 @@ def train(
     from interp.tga.variants import variant as variant_of
 
     guided = None if layers is None else parse_layers(layers, force=force)
-    chosen = variant_of(variant, layers=guided, weight=weight)
+    chosen = variant_of(variant, layers=guided, weight=weight, retrieved_in_prompt=retrieved_in_prompt)
     recipe = Recipe(
         variant=chosen,
         epochs=epochs,
@@ -118,7 +123,7 @@ def evaluate(
     trainings: Annotated[list[Path], typer.Argument(help="Folders of finished trainings.")],
     model: Annotated[str, typer.Option(help="The model that was trained.")] = "demo:llava",
     pairs: Annotated[str, typer.Option(help="What they are measured on; see train. Nothing trained on.")] = (
-        "scenes:test"
+        "scenes:validation,test"
     ),
     question: Question = ASKED,
     out: options.Out = Path("runs"),
@@ -136,6 +141,7 @@ def evaluate(
     """
     from analyses.tga.runs import BEFORE, Run, read_run
     from interp.console import notify
+    from interp.errors import UsageError
     from interp.provenance import code_digest
     from interp.report import finished_study
 
@@ -143,8 +149,12 @@ def evaluate(
     how = (offline, trust_remote_code, "hooks", dtype, device, attention)
     sources = [inputs.source(model, revision, run.folder, *how) for run in runs]
     chosen = inputs.pairs(pairs, offline)
+    if any(pair.split == "train" for pair in chosen):
+        raise UsageError(f"--pairs {pairs}: some are of the split train, which was trained on; leave them out.")
     identities = [inputs.identity(*source) for source in sources]
-    stamp = {"models": identities, "pairs": pairs, "question": question, "seed": seed, "code": code_digest()}
+    # What was trained belongs to a report too: two trainings may end in the same projector under two names.
+    models = [[run.group, run.seed, list(run.choices), one] for run, one in zip(runs, identities, strict=True)]
+    stamp = {"models": models, "pairs": pairs, "question": question, "seed": seed, "code": code_digest()}
     folder = out / f"tga-eval-{inputs.short_digest(stamp)}"
     if finished_study(folder, stamp):
         notify("Nothing has changed since this report was written; no model was loaded.")
@@ -199,6 +209,7 @@ def _summarise_study(folder: Path) -> None:
 def _train(
     model: tuple[Any, ...], asked: dict[str, str], recipe: "Recipe", folder: Path, runs: Path, track: str | None
 ) -> "Trained":
+    from interp.cache.publish import publishing
     from interp.console import notify, progress, stoppable
     from interp.models.load import load
     from interp.models.text_encoder import load_text_encoder
@@ -233,9 +244,12 @@ def _train(
     )
     log = tracker(track, "interp-tga", recipe.record()) if track else lambda _: None
     with stoppable() as should_stop, progress("training", "steps") as update:
-        return fit(
+        trained = fit(
             adapter.model, data, recipe, folder, name=source.name, progress=update, log=log, should_stop=should_stop
         )
+    with publishing(folder / "retrieved.parquet") as path:
+        prepared.retrieved.to_parquet(path, index=False)
+    return trained
 
 
 def _answer(pairs: str) -> Callable[[str], str]:

@@ -55,6 +55,8 @@ class Recipe:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
             raise UsageError(f"{self.steps} steps and {self.epochs} epochs train nothing; give either.")
+        if self.patience and not self.evaluate_every:
+            raise UsageError("patience counts measurements; say with evaluate_every how many steps lie between them.")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"warm-up {self.warmup} is a share of the steps, at least 0 and below 1.")
 

@@ -64,10 +64,14 @@ def answer(caption: str) -> str:
 
 def named(response: str, caption: str) -> bool:
     """Whether a response is the name and nothing else, capitals, article and full stop aside."""
-    words = response.strip().removesuffix(".").lower()
+    return _bare(response) == _bare(caption)
+
+
+def _bare(text: str) -> str:
+    words = text.strip().removesuffix(".").lower()
     for article in ("a ", "an "):
         words = words.removeprefix(article)
-    return words == caption.lower()
+    return words
 
 
 @cache

@@ -11,10 +11,11 @@ from analyses.cross_modal.transfer import ARMS, DSR, EXCESS, IMAGE, OVER_REFUSAL
 from analyses.tga.evaluation import Evaluated
 from analyses.tga.runs import BEFORE, Run
 from analyses.tga.study import run
-from analyses.tga.tables import NAMED, TEXT_KL
+from analyses.tga.tables import NAMED, SEEN_DSR, TEXT_KL
 from interp.errors import UsageError
 from interp.geometry import Arms, alignment
 from interp.prompts.pairs import Pair
+from interp.tga.variants import VARIANTS
 
 SCENES = ("gun", "knife", "porn-symbol")
 PER_SCENE, ORDINARY, SEEDS = 16, 10, 3
@@ -46,6 +47,7 @@ def evaluated(variant, seed=0, *, dsr=0.1, over=0.05, named=0.9, strength=0.5, *
     """Answers that are refusals at given rates on pictures, and of 90 % in text."""
     guides = variant not in ("no-guide", "retrieved-text-only", BEFORE)
     training = None if variant == BEFORE else Path(variant) / str(seed)
+    known.setdefault("retrieved_in_prompt", variant in VARIANTS and VARIANTS[variant].retrieved_in_prompt)
     run = Run(training, variant, "" if training is None else "captioned", seed=seed, steps=9, guides=guides, **known)
     rng, sight = np.random.default_rng([seed, len(variant)]), np.random.default_rng(5)
     on_picture = rng.random(len(PAIRS)) < np.where(HARMFUL, dsr, over)
@@ -63,12 +65,18 @@ def evaluated(variant, seed=0, *, dsr=0.1, over=0.05, named=0.9, strength=0.5, *
     )
 
 
+def gaining(seeds):
+    """A guide that gains, without the retrieved text in the prompt, beside captioning alone."""
+    doses = (("no-guide", 0.1), ("paper", 0.9))
+    return [evaluated(v, s, dsr=d, retrieved_in_prompt=False) for v, d in doses for s in seeds]
+
+
 def study(**paper):
     seeds = range(SEEDS)
     found = [evaluated(BEFORE)]
     found += [evaluated("no-guide", s) for s in seeds]
-    found += [evaluated("retrieved-text-only", s, retrieved_in_prompt=True) for s in seeds]
-    found += [evaluated("paper", s, retrieved_in_prompt=True, **paper) for s in seeds]
+    found += [evaluated("retrieved-text-only", s) for s in seeds]
+    found += [evaluated("paper", s, **paper) for s in seeds]
     return run(found, model="planted", pairs="planted", provenance=ABOUT)
 
 
@@ -100,15 +108,14 @@ def test_what_only_looks_like_a_gain_is_not_claimed(paper, failed):
 def test_what_the_retrieved_text_alone_does_is_not_the_loss():
     seeds = range(SEEDS)
     found = [evaluated("no-guide", s) for s in seeds]
-    found += [evaluated("retrieved-text-only", s, dsr=0.8, retrieved_in_prompt=True) for s in seeds]
-    found += [evaluated("paper", s, dsr=0.8, retrieved_in_prompt=True) for s in seeds]
+    found += [evaluated("retrieved-text-only", s, dsr=0.8) for s in seeds]
+    found += [evaluated("paper", s, dsr=0.8) for s in seeds]
     (claim,) = run(found, model="planted", pairs="planted", provenance=ABOUT).claims
     assert [c.name for c in claim.controls if not c.passed] == ["loss, not retrieved text"]
 
 
 def test_fewer_seeds_or_no_training_without_a_guide_establish_nothing():
-    few = [evaluated(v, s, dsr=d) for v, d in (("no-guide", 0.1), ("paper", 0.9)) for s in (0, 1)]
-    (claim,) = run(few, model="planted", pairs="planted", provenance=ABOUT).claims
+    (claim,) = run(gaining((0, 1)), model="planted", pairs="planted", provenance=ABOUT).claims
     assert [c.name for c in claim.controls if not c.passed] == ["seeds"]
     alone = run([evaluated("paper", s, dsr=0.9) for s in range(3)], model="planted", pairs="planted", provenance=ABOUT)
     assert not alone.claims[0].established and "No training without a guide" in " ".join(alone.headlines)
@@ -126,6 +133,9 @@ def test_seeds_count_together_and_the_symbolic_scene_apart():
     assert set(scenes["scene"]) == set(SCENES) and set(scenes["measure"]) == {DSR, OVER_REFUSAL}
     assert {"excess", "cosine"} == set(found.tables["layers"]["locator"])
     assert set(found.figures) == {n for n in found.drawn_from if not n.startswith("doses")}, "one dose is no curve"
+    read = found.tables["comparison"].set_index("group")
+    assert list(read.index) == list(dict.fromkeys(found.tables["variants"]["group"]))
+    assert read.loc["paper, captioned, 9 steps", DSR].endswith("%]") and read["seeds"].tolist() == [1, 3, 3, 3]
     drawn = found.figures["refusals"][0]
     assert {trace.name for trace in drawn.data} == {"harmful", "harmless"}
 
@@ -148,14 +158,66 @@ def test_groups_are_named_by_what_tells_them_apart():
     assert replace(one, seed=1).group == one.group
     kl = run([evaluated("paper", lora=True)], model="m", pairs="p", provenance=ABOUT).tables["variants"]
     assert kl.set_index("measure").loc[TEXT_KL, ["value", "n"]].tolist() == [0.25, 4]
-    assert evaluated("no-guide", weight=4.0, layers=(3,)).run.group == "no-guide, captioned, 9 steps"
+    assert evaluated("no-guide", layers=(3,)).run.group == "no-guide, captioned, 9 steps"
+    nothing = replace(one, weight=0.0, guides=False, layers=(), lora=False)
+    assert nothing.group == "paper, captioned, 9 steps, weight 0", "not one with the weight that is the default"
+    assert replace(nothing, weight=1.0, retrieved_in_prompt=False).group.endswith("no text in the prompt")
+
+
+def test_a_training_counts_once_and_seeds_differ_in_nothing_else():
+    with pytest.raises(UsageError, match=r"seeds \[0, 0\]"):
+        run([evaluated("paper"), evaluated("paper")], model="m", pairs="p", provenance=ABOUT)
+    one, other = (evaluated("paper", s, choices=(f"batch: {8 * (s + 1)}",)) for s in (0, 1))
+    with pytest.raises(UsageError, match="batch: 16; batch: 8"):
+        run([one, other], model="m", pairs="p", provenance=ABOUT)
+
+
+def test_a_training_is_held_against_captioning_of_the_same_length_and_rate():
+    seeds = range(SEEDS)
+    found = [evaluated("no-guide", s, learning_rate=1e-3) for s in seeds]
+    found += [evaluated("no-guide", s, dsr=0.8, learning_rate=3e-4) for s in seeds]
+    found += [evaluated("paper", s, dsr=0.8, learning_rate=3e-4) for s in seeds]
+    study = run(found, model="m", pairs="p", provenance=ABOUT)
+    (claim,) = study.claims
+    failed = {c.name for c in claim.controls if not c.passed}
+    assert f"DSR ({default_judges()[0]})" in failed and "specificity" in failed
+    assert set(study.tables["differences"]["against"]) == {"no-guide, captioned, 9 steps, rate 0.0003"}
+
+
+def test_a_judge_that_is_blind_to_the_models_refusals_has_no_say():
+    def blinded(one):
+        blind = {k: (v if k[0] == default_judges()[0] else 0 * v) for k, v in one.refused.items()}
+        return replace(one, refused=blind)
+
+    found = [blinded(one) for one in gaining(range(SEEDS))]
+    (claim,) = run(found, model="m", pairs="p", provenance=ABOUT).claims
+    assert claim.established, claim.verdict
+    assert [c.name for c in claim.controls if c.name.startswith("DSR")] == [f"DSR ({default_judges()[0]})"]
+
+
+def test_what_was_not_seen_before_is_left_out_of_what_is_refused_of_the_seen():
+    before, paper = evaluated(BEFORE, named=0.5), evaluated("paper", dsr=0.8)
+    table = run([before, paper], model="m", pairs="p", provenance=ABOUT).tables["variants"]
+    row = table[table["measure"] == SEEN_DSR].set_index("group").loc["paper, captioned, 9 steps"]
+    seen = before.named & HARMFUL & np.array([p.scene != "porn-symbol" for p in PAIRS])
+    assert row["n"] == seen.sum()
+    assert row["value"] == pytest.approx(paper.refused[default_judges()[0], IMAGE][seen].mean())
+
+
+def test_a_scene_of_one_concept_has_no_interval_of_a_point():
+    units = tuple(p.scene or p.id for p in PAIRS)
+    study = run([replace(evaluated("paper", dsr=0.5), units=units)], model="m", pairs="p", provenance=ABOUT)
+    scenes = study.tables["scenes"]
+    gun = scenes[(scenes["scene"] == "gun") & (scenes["measure"] == DSR)].iloc[0]
+    assert gun["lo"] < gun["value"] - 0.1 and gun["hi"] > gun["value"] + 0.1
 
 
 def test_dose_curves_begin_with_nothing_and_hold_all_else():
-    found = [evaluated(BEFORE), evaluated("retrieved-text-only", retrieved_in_prompt=True), evaluated("no-guide")]
+    found = [evaluated(BEFORE), evaluated("retrieved-text-only"), evaluated("no-guide")]
     doses = [(w, ()) for w in (4.0, 0.25, 1.0)] + [(1.0, (3,)), (1.0, (3, 4))]
-    found += [evaluated("paper", dsr=0.2 * w, weight=w, layers=at, retrieved_in_prompt=True) for w, at in doses]
-    found += [replace(evaluated("paper", retrieved_in_prompt=True), run=replace(found[-3].run, steps=30))]
+    found += [evaluated("paper", dsr=0.2 * w, weight=w, layers=at) for w, at in doses]
+    found += [replace(evaluated("paper"), run=replace(found[-3].run, steps=30))]
+    found += [replace(found[1], run=replace(found[1].run, steps=30))]
     study = run(found, model="m", pairs="p", provenance=ABOUT)
     table = study.tables["doses"]
     curves = {name: list(dict.fromkeys(own["at"])) for name, own in table.groupby(["dose", "of"])}
@@ -163,6 +225,7 @@ def test_dose_curves_begin_with_nothing_and_hold_all_else():
         ("weight", "paper, captioned, 9 steps"): ["0", "0.25", "1", "4"],
         ("layers", "paper, captioned, 9 steps"): ["0", "3", "3-4", "all"],
         ("steps", "paper, captioned"): ["0", "9", "30"],
+        ("steps", "retrieved-text-only, captioned"): ["0", "9", "30"],
     }
     refused = table[(table["dose"] == "weight") & (table["measure"] == DSR)]["value"].tolist()
     assert refused[1] < refused[2] < refused[3]
