@@ -3,6 +3,7 @@
 Resampling is by group (the two prompts of a twin stay together), with a seed, in float64.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,22 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Estimate:
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
     return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), n)
+
+
+def newcombe(first: Estimate, second: Estimate) -> Estimate:
+    """The difference of two independent proportions with its interval (Newcombe 1998, method 10).
+
+    Args:
+        first: a proportion with its Wilson interval, as of `wilson`.
+        second: what is taken off, too.
+
+    Returns:
+        The difference in [-1, 1]; n is that of both together, and the bounds are -1 and 1 at the widest.
+    """
+    value = first.value - second.value
+    below = math.hypot(first.value - first.lo, second.hi - second.value)
+    above = math.hypot(first.hi - first.value, second.value - second.lo)
+    return Estimate(value, max(-1.0, value - below), min(1.0, value + above), first.n + second.n)
 
 
 def group_codes(groups: Sequence[str]) -> Int[ndarray, " prompt"]:

@@ -11,6 +11,7 @@ from interp.stats import (
     group_codes,
     group_weights,
     max_permutation,
+    newcombe,
     wilson,
 )
 
@@ -36,6 +37,16 @@ def test_wilson_holds_its_value_and_stays_in_range(case):
 def test_wilson_of_nothing_knows_nothing():
     estimate = wilson(0, 0)
     assert np.isnan(estimate.value) and (estimate.lo, estimate.hi) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "lo", "hi"),
+    [((56, 70), (48, 80), 0.0524, 0.3339), ((9, 10), (3, 10), 0.1705, 0.8090), ((10, 10), (0, 10), 0.6075, 1.0)],
+)
+def test_a_difference_of_proportions_is_as_published(first, second, lo, hi):
+    """Newcombe 1998, table II, method 10."""
+    found = newcombe(wilson(*first), wilson(*second))
+    assert (found.lo, found.hi) == pytest.approx((lo, hi), abs=1e-4) and found.n == first[1] + second[1]
 
 
 def test_groups_are_drawn_whole_and_with_a_seed():

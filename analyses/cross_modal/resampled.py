@@ -6,9 +6,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from interp.stats import Estimate, bootstrap_mean, percentile_interval, weighted_mean, wilson
+from interp.stats import Estimate, bootstrap_mean, newcombe, percentile_interval, weighted_mean, wilson
 
 Weights = Float[ndarray, "resample pair"]
+POINT = 1e-9
+"""An interval narrower than this has no width but that of rounding."""
 
 
 def mean_of(values: Float[ndarray, " pair"], weights: Weights) -> Estimate:
@@ -36,12 +38,13 @@ def difference_of(
     """The mean over the first kind minus that over the other, and the same in every resample.
 
     Args:
-        values: NaN is left out.
+        values: verdicts or shares, 0 to 1; NaN is left out.
         first: which pairs are of the first kind.
         weights: of all pairs; concepts that hold both kinds are drawn together.
 
     Returns:
-        NaN throughout where a kind has no value.
+        NaN throughout where a kind has no value. Where no resample differs, as when nothing at all was refused, the
+        interval is `newcombe`'s: a point would be certainty.
     """
     there = ~np.isnan(values)
     kinds = there & first, there & ~first
@@ -49,8 +52,11 @@ def difference_of(
         return Estimate(np.nan, np.nan, np.nan, int(there.sum())), np.full(len(weights), np.nan)
     own, other = (weighted_mean(values[kind], weights[:, kind]) for kind in kinds)
     value = float(values[kinds[0]].mean() - values[kinds[1]].mean())
-    lo, hi = percentile_interval(own - other)
-    return Estimate(value, float(lo), float(hi), int(there.sum())), own - other
+    lo, hi = (float(bound) for bound in percentile_interval(own - other))
+    if hi - lo < POINT:
+        rates = [wilson(round(values[kind].sum()), int(kind.sum())) for kind in kinds]
+        lo, hi = newcombe(*rates).lo, newcombe(*rates).hi
+    return Estimate(value, lo, hi, int(there.sum())), own - other
 
 
 def told(found: Estimate, unit: str = "") -> str:

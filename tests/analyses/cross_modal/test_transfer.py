@@ -68,7 +68,9 @@ def test_an_arm_that_refuses_everything_has_no_efficiency():
     everything = {"gun": {TEXT: (1, 0), CAPTION: (1, 0), IMAGE: (1, 1)}, "knife": RATES["knife"]}
     table = transfer_table(planted(everything))
     row = cell(table, "gun", IMAGE, EFFICIENCY)
-    assert row["value"] == row["lo"] == row["hi"] == 0
+    assert row["value"] == 0 and -0.2 < row["lo"] < -0.05 and 0.05 < row["hi"] < 0.2, "40 pairs are not certainty"
+    excess = cell(table, "gun", TEXT, EXCESS)
+    assert excess["value"] == 1 and 0.8 < excess["lo"] < 0.95 and excess["hi"] == 1
 
 
 def test_where_text_refuses_nothing_there_is_a_reason_and_no_number():
