@@ -1,9 +1,11 @@
 """A training step from cached text states against recomputing them: ``python benchmarks/tga.py [--help]``.
 
-A LLaVA is put together of the demo language model and a random projector, with random vision features. Everyone makes
-the same step: forward and backward of the language model with the guide of the paper on every layer. Ours reads the
-states of captions and retrieved texts from a cache; the others compute them in every step, as the released code of the
-paper does. Losses and gradients are compared first; where they disagree no figure is printed. Then all take turns.
+A LLaVA is put together of the demo language model and a random projector, with random vision features, as many image
+tokens as `demo:llava` has and the retrieved text before the picture. Everyone makes the same step: forward and backward
+of the language model with the guide of the paper on every layer. Ours reads the states of captions and retrieved texts
+from a cache, and runs what all prompts begin with once. One peer computes those states in every step, all else
+being ours; the other also runs every prompt whole, as the released code of the paper does. Losses and gradients are
+compared first; where they disagree no figure is printed. Then all take turns.
 """
 
 # ruff: noqa: E402 - the path is set right before the imports that need it
@@ -42,7 +44,7 @@ from interp.tga.samples import TEXTS, TOWER, Sample, TrainingSet
 from interp.tga.variants import PAPER
 
 QUESTION = "Describe this scene."
-PATCHES, FEATURES = 16, 384
+PATCHES, FEATURES = 36, 384
 TOLERANCE = 0.02
 
 
@@ -71,7 +73,7 @@ def prepared(pictures: int, dtype: str, folder: Path) -> Work:
     language, text_config = adapter.model, adapter.model.config
     image = adapter.tokenizer.convert_tokens_to_ids("<|endoftext|>")
     tower = CLIPVisionConfig(
-        hidden_size=FEATURES, num_hidden_layers=1, num_attention_heads=6, image_size=56, patch_size=14
+        hidden_size=FEATURES, num_hidden_layers=1, num_attention_heads=6, image_size=84, patch_size=14
     )
     config = LlavaConfig(vision_config=tower, text_config=text_config, image_token_id=image)
     model = LlavaForConditionalGeneration(config).to(language.dtype)
@@ -84,20 +86,22 @@ def prepared(pictures: int, dtype: str, folder: Path) -> Work:
     features = ActivationCache.from_arrays({TOWER: torch.randn(pictures, PATCHES, FEATURES)}, prompts, folder, name="x")
     rows = rows_by_id(states)
     samples = tuple(
-        sample(adapter, i, caption, row_of_text(rows, caption), row_of_text(rows, other), image)
+        sample(adapter, i, (caption, other), (row_of_text(rows, caption), row_of_text(rows, other)), image)
         for i, (caption, other) in enumerate(texts)
     )
     layers = PAPER.layers_of(adapter.n_layers)
     return Work(adapter, model, TrainingSet(samples, (), features, states), texts, layers)
 
 
-def sample(adapter: HooksAdapter, i: int, caption: str, c: int, r: int, image: int) -> Sample:
-    """A prompt in whose slot the image tokens stand."""
+def sample(adapter: HooksAdapter, i: int, texts: tuple[str, str], at: tuple[int, int], image: int) -> Sample:
+    """A prompt in whose slot the image tokens stand, the retrieved text before them; ``at`` are the texts' states."""
     (e,) = Encoder(adapter.tokenizer).encode([user_prompt("x", QUESTION, caption="a")], ["caption_mean", "t_post"])
-    (place,) = e.of_class("caption")
-    ids = (*e.ids[:place], *(image,) * PATCHES, *e.ids[place + 1 :])
-    answer = (*adapter.tokenizer(caption)["input_ids"], adapter.tokenizer.eos_token_id)
-    return Sample(f"p{i}", ids, tuple(range(place, place + PATCHES)), answer, i, c, r)
+    (slot,) = e.of_class("caption")
+    caption, before = (adapter.tokenizer(text)["input_ids"] for text in texts)
+    place = slot + len(before)
+    ids = (*e.ids[:slot], *before, *(image,) * PATCHES, *e.ids[slot + 1 :])
+    answer = (*caption, adapter.tokenizer.eos_token_id)
+    return Sample(f"p{i}", ids, tuple(range(place, place + PATCHES)), answer, i, *at)
 
 
 def cached(work: Work, reads: ProjectedModel) -> Callable[[Sequence[Sample]], Tensor]:
@@ -169,8 +173,8 @@ def main() -> None:
         frozen_but(work.model, list(reads.projector.parameters()))
         peers = {
             "interp, cached states": cached(work, reads),
-            "recomputed, shared tokens once": recomputing(work, reads, shares=True),
-            "recomputed, whole prompts": recomputing(work, reads, shares=False),
+            "states recomputed": recomputing(work, reads, shares=True),
+            "states recomputed, whole prompts": recomputing(work, reads, shares=False),
         }
         batches = [work.data.train[i * args.batch : (i + 1) * args.batch] for i in range(args.steps + 1)]
         first = {name: step(loss, batches[0], parameters) for name, loss in peers.items()}
