@@ -99,6 +99,11 @@ def test_evaluation_puts_every_training_in_one_table(place, trainings):
     # The same bits under another name are another report.
     for own in (trainings[0], trainings[1]):
         assert own.name.removeprefix("out-") in run("eval", own, *arguments[4:]).output
+    mapped = run(*arguments, "--transplants")
+    assert mapped.exit_code == 0, mapped.output
+    (transplants,) = (place / "runs").glob("tga-eval-*/tables/transplants.parquet")
+    assert list(dict.fromkeys(pd.read_parquet(transplants)["group"])) == groups
+    assert 'id="sufficiency_heatmap"' in (transplants.parent.parent / "report.html").read_text("utf-8")
     assert json.loads((folder / "study.json").read_text())["headlines"]
 
 

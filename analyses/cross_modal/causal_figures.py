@@ -58,23 +58,23 @@ def drawn(tables: dict[str, pd.DataFrame]) -> dict[str, tuple[Any, str]]:
             "the table says why.",
         )
     for direction in DIRECTIONS:
-        found[f"{direction}_heatmap"] = _map(tables["transplants"], direction)
+        found[f"{direction}_heatmap"] = transplant_map(tables["transplants"], direction)
     return found
 
 
-def _map(transplants: pd.DataFrame, direction: str) -> tuple[Any, str]:
-    """Completeness by position, source and layer; the effect in nats where completeness has no number."""
+def transplant_map(transplants: pd.DataFrame, direction: str, *, by: str = "position") -> tuple[Any, str]:
+    """Completeness by position (or another column), source and layer; the effect in nats where it has no number."""
     own = transplants[transplants["direction"] == direction]
     fractions = own[own["measure"] == COMPLETENESS]
     whole = bool(fractions["value"].notna().any())
     chosen = fractions if whole else own[own["measure"] == EFFECT]
-    table = chosen.assign(what=chosen["position"] + ", " + chosen["source"])
+    table = chosen.assign(what=chosen[by] + ", " + chosen["source"])
     unit = "completeness" if whole else "nats"
     why = "" if whole else " The two arms do not differ, so there is no fraction; the effect is shown."
     return (
         figures.layer_heatmap(table, rows="what", unit=unit),
-        f"{direction.capitalize()}: {WHAT_IS_PUT_IN[direction]}, by position, whose states are put in, and layer; "
-        f"all but the first row of every position are placebos.{why} {HOW_TO_READ}",
+        f"{direction.capitalize()}: {WHAT_IS_PUT_IN[direction]}, by {by}, whose states are put in, and layer; "
+        f"all but the first row of every {by} are placebos.{why} {HOW_TO_READ}",
     )
 
 

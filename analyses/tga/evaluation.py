@@ -11,9 +11,12 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from analyses.cross_modal.arms import PLACES, image_prompts, require_concepts, slot_prompts
+from analyses.cross_modal.completeness import Transplants
 from analyses.cross_modal.observation import answer_arm, as_answers
+from analyses.cross_modal.own_refusals import default_refusals, own_refusals
 from analyses.cross_modal.session import Arrays, Effort, Session
-from analyses.cross_modal.transfer import ARMS, IMAGE, default_judges, judged
+from analyses.cross_modal.transfer import ARMS, CAPTION, IMAGE, TEXT, Answers, default_judges, judged
+from analyses.cross_modal.transplant_run import TransplantRun
 from analyses.subjects import Runner, harvested
 from analyses.tga.runs import Run
 from interp.cache import Capture, run_harvest
@@ -50,6 +53,7 @@ class Evaluated:
         alignment: picture against caption in its place, over all concepts.
         text_kl: KL(before || after) by text prompt, nats per token along what the model answered before; empty where
             the language model was not trained, so that nothing about text can have changed.
+        transplants: the caption's states put into the image run and the reverse; None where that was not tried.
     """
 
     run: Run
@@ -60,6 +64,7 @@ class Evaluated:
     loss: Float[ndarray, " pair"]
     alignment: Alignment
     text_kl: Float[ndarray, " prompt"]
+    transplants: Transplants | None = None
 
 
 def evaluate(
@@ -72,6 +77,7 @@ def evaluate(
     question: str,
     answer: Callable[[str], str] = lambda caption: caption,
     effort: Effort | None = None,
+    transplants: bool = False,
     harvest: Runner = run_harvest,
     seed: int = 0,
     notify: Callable[[str], None] = lambda _: None,
@@ -87,12 +93,13 @@ def evaluate(
         question: the instruction.
         answer: what is to be answered, made of the caption.
         effort: how much is measured.
+        transplants: whether states are transplanted too, which takes longer than all else.
         harvest: runs a planned harvest.
         seed: of the bootstrap and of folds.
         notify: told in one line what is happening.
 
     Raises:
-        UsageError: for pairs of too few concepts.
+        UsageError: for pairs of too few concepts, or with too few twins to transplant.
     """
     require_concepts(pairs)
     loaded = _once(source, runtime, notify)
@@ -124,6 +131,7 @@ def evaluate(
         losses["loss"],
         alignment(arms, VARIANT, folds=min(FOLDS, len(set(concepts)) // 2), seed=seed),
         kept.get("kl", np.zeros(0)),
+        _transplants(session, answers) if transplants else None,
     )
 
 
@@ -137,6 +145,13 @@ def _once(source: ModelSource, runtime: Runtime, notify: Callable[[str], None]) 
         return found[0]
 
     return loaded
+
+
+def _transplants(session: Session, answered: Answers) -> Transplants:
+    """Of the scenes' pairs, read in the openings with which the model refuses texts."""
+    words = own_refusals([one for arm in (TEXT, CAPTION) for one in answered.said[arm]])
+    scenes = replace(session, pairs=tuple(pair for pair in session.pairs if pair.scene is not None))
+    return TransplantRun(scenes, words or default_refusals()).transplants()
 
 
 def _losses(session: Session, answer: Callable[[str], str]) -> Arrays:

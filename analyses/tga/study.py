@@ -6,8 +6,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from analyses.cross_modal.causal_figures import transplant_map
 from analyses.cross_modal.resampled import told, told_share
 from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
+from analyses.cross_modal.transplant import DIRECTIONS, SLOT
 from analyses.tga.claims import gain_claims
 from analyses.tga.doses import DOSES, STEPS, dose_table
 from analyses.tga.evaluation import Evaluated
@@ -21,6 +23,7 @@ from analyses.tga.tables import (
     difference_table,
     grouped,
     scenes_table,
+    transplants_table,
     variants_table,
 )
 from interp import figures
@@ -33,6 +36,7 @@ DRAWN_FROM = {
     "costs": ("variants",),
     "gains": ("differences",),
     "alignment": ("layers",),
+    **{f"{direction}_heatmap": ("transplants",) for direction in DIRECTIONS},
     **{f"doses_{dose}": ("doses",) for dose in DOSES},
 }
 NOTES = (
@@ -61,8 +65,8 @@ def run(
         provenance: what claims should carry: at least prompts, code and seed.
 
     Returns:
-        Tables ``variants`` (in words: ``comparison``), ``differences``, ``scenes``, ``layers`` and ``doses``, their
-        figures, one claim per group with a guide.
+        Tables ``variants`` (in words: ``comparison``), ``differences``, ``scenes``, ``layers``, ``doses`` and, where it
+        was tried, ``transplants``; their figures; one claim per group with a guide.
 
     Raises:
         UsageError: for trainings on different pairs.
@@ -77,6 +81,8 @@ def run(
         "layers": alignment_table(groups),
     }
     tables["comparison"] = comparison_table(tables["variants"])
+    if any(member.transplants for group in groups for member in group.members):
+        tables["transplants"] = transplants_table(groups)
     tables["doses"] = dose_table(groups, tables["variants"])
     claims = gain_claims(groups, tables["differences"], provenance=about)
     return Study(
@@ -148,7 +154,14 @@ def _figures(tables: dict[str, pd.DataFrame]) -> dict[str, tuple[go.Figure, str]
             figures.interval_points(gains, rows="compared", unit="more DSR minus over-refusal than the other"),
             "What a training adds to DSR minus over-refusal, beyond captioning alone and beyond the retrieved text.",
         )
-    return drawn | _dose_figures(tables["doses"])
+    maps = _maps(tables["transplants"]) if "transplants" in tables else {}
+    return drawn | _dose_figures(tables["doses"]) | maps
+
+
+def _maps(transplants: pd.DataFrame) -> dict[str, tuple[go.Figure, str]]:
+    """Before and after: a map per direction, of the states in the picture's place and the placebos there."""
+    slot = transplants[transplants["position"] == SLOT]
+    return {f"{direction}_heatmap": transplant_map(slot, direction, by="group") for direction in DIRECTIONS}
 
 
 def _dose_figures(doses: pd.DataFrame) -> dict[str, tuple[go.Figure, str]]:

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
+from analyses.cross_modal.completeness import transplant_table
 from analyses.cross_modal.resampled import as_rows, difference_of, mean_of, told, told_share
 from analyses.cross_modal.transfer import CAPTION, DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
 from analyses.tga.evaluation import SLOT, VARIANT, Evaluated
@@ -269,6 +270,13 @@ def scenes_table(groups: Sequence[Group]) -> pd.DataFrame:
     worst = table[table["measure"] == DSR].groupby("scene")["value"].mean().sort_values()
     place = {scene: i for i, scene in enumerate(worst.index)}
     return table.sort_values("scene", key=lambda s: s.map(place), kind="stable").reset_index(drop=True)
+
+
+def transplants_table(groups: Sequence[Group]) -> pd.DataFrame:
+    """The transplant map of every group that has one, of its first training: the columns of the map, and group."""
+    found = [(g.name, m.transplants) for g in groups for m in g.members[:1] if m.transplants is not None]
+    parts = [transplant_table(one).assign(group=name) for name, one in found]
+    return pd.concat(parts, ignore_index=True)
 
 
 def alignment_table(groups: Sequence[Group]) -> pd.DataFrame:

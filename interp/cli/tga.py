@@ -126,6 +126,9 @@ def evaluate(
         "scenes:validation,test"
     ),
     question: Question = ASKED,
+    transplants: Annotated[
+        bool, typer.Option("--transplants", help="Transplant maps before and after, of one seed each; takes longest.")
+    ] = False,
     out: options.Out = Path("runs"),
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
@@ -146,15 +149,16 @@ def evaluate(
     from interp.report import finished_study
 
     runs = [Run(None), *map(read_run, trainings)]
-    how = (offline, trust_remote_code, "hooks", dtype, device, attention)
-    sources = [inputs.source(model, revision, run.folder, *how) for run in runs]
+    loading = (offline, trust_remote_code, "hooks", dtype, device, attention)
+    sources = [inputs.source(model, revision, run.folder, *loading) for run in runs]
     chosen = inputs.pairs(pairs, offline)
     if any(pair.split == "train" for pair in chosen):
         raise UsageError(f"--pairs {pairs}: some are of the split train, which was trained on; leave them out.")
     identities = [inputs.identity(*source) for source in sources]
     # What was trained belongs to a report too: two trainings may end in the same projector under two names.
     models = [[run.group, run.seed, list(run.choices), one] for run, one in zip(runs, identities, strict=True)]
-    stamp = {"models": models, "pairs": pairs, "question": question, "seed": seed, "code": code_digest()}
+    how = {"question": question, "transplants": transplants, "seed": seed}
+    stamp = {"models": models, "pairs": pairs, **how, "code": code_digest()}
     folder = out / f"tga-eval-{inputs.short_digest(stamp)}"
     if finished_study(folder, stamp):
         notify("Nothing has changed since this report was written; no model was loaded.")
@@ -168,12 +172,13 @@ def _evaluate(
     runs: list[tuple["Run", Any]], pairs: tuple["Pair", ...], root: Path, folder: Path, stamp: dict[str, Any]
 ) -> None:
     from analyses.cross_modal.arms import image_prompts
+    from analyses.tga.evaluation import Evaluated
     from analyses.tga.evaluation import evaluate as measure
     from analyses.tga.study import run as study_of
     from interp.console import notify
     from interp.report import write_study
 
-    found = []
+    found: list[Evaluated] = []
     for run, (source, runtime) in runs:
         notify(f"{run.group}, seed {run.seed}" if run.folder else run.group)
         found.append(
@@ -185,6 +190,7 @@ def _evaluate(
                 root,
                 question=stamp["question"],
                 answer=_answer(stamp["pairs"]),
+                transplants=stamp["transplants"] and run.group not in {one.run.group for one in found},
                 harvest=inputs.run,
                 seed=stamp["seed"],
                 notify=notify,
