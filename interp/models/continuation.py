@@ -185,9 +185,15 @@ class _Whole:
         ids, mask = right_padded(longer)
         seen = picture_inputs(self.model, pictures, ids, mask)
         positions = seen.pop("position_ids", torch.arange(ids.shape[1]).expand(ids.shape))
+        starts = [len(text) for text in texts]
+        if accepts(self.model, "logits_to_keep"):  # those of whole prompts would be most of what is held
+            seen["logits_to_keep"] = torch.arange(
+                min(starts), ids.shape[1], device=next(self.model.parameters()).device
+            )
+            starts = [start - min(starts) for start in starts]
         with showing(pictures):
             output = _run(self.model, ids, mask, positions, use_cache=False, **seen)
-        return _told(self.model, output.logits, [len(text) for text in texts], sequences)
+        return _told(self.model, output.logits, starts, sequences)
 
 
 @torch.no_grad()
