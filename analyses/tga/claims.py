@@ -8,7 +8,7 @@ import pandas as pd
 
 from analyses.cross_modal.resampled import told_share
 from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
-from analyses.tga.tables import NAMED, NO_GUIDE, RETRIEVED, Group, by_seed, without_guide
+from analyses.tga.groups import NAMED, NO_GUIDE, RETRIEVED, Group, by_seed, without_guide
 from interp.stats import Estimate
 from interp.study import Claim, Control
 
@@ -41,7 +41,7 @@ def _gain(group: Group, groups: Sequence[Group], differences: pd.DataFrame, prov
     return Claim(
         statement=f"The guide of {group.name} makes harmful pictures refused, and harmless twins no more than "
         "captioning alone does.",
-        locator="tga",
+        locator=f"tga, {group.name}",
         family=default_judges()[0],
         position="answer",
         onset=None,

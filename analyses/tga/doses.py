@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, default_judges
+from analyses.tga.groups import NAMED, NO_GUIDE, RETRIEVED, Group, without_guide
 from analyses.tga.runs import BEFORE, Run
-from analyses.tga.tables import ALIGNMENT, NAMED, NO_GUIDE, RETRIEVED, Group, without_guide
+from analyses.tga.tables import ALIGNMENT
 from interp.study import ranges
 
 WEIGHT, LAYERS, STEPS = "weight", "layers", "steps"

@@ -19,7 +19,7 @@ from analyses.cross_modal.transfer import ARMS, CAPTION, IMAGE, TEXT, Answers, d
 from analyses.cross_modal.transplant_run import TransplantRun
 from analyses.subjects import Runner, harvested
 from analyses.tga.runs import Run
-from interp.cache import Capture, run_harvest
+from interp.cache import ActivationCache, Capture, run_harvest
 from interp.geometry import Alignment, Arms, alignment
 from interp.geometry.arms import FOLDS
 from interp.models.adapter import Adapter
@@ -106,10 +106,8 @@ def evaluate(
     # Without LoRA a text is read as it was before the training, and is not read again.
     spoken = source if run.lora else replace(source, adapter=None)
     reading = loaded if spoken == source else _once(spoken, runtime, notify)
-    seen = harvested(
-        source, runtime, image_prompts(pairs, question), Capture(positions=(PLACES[SLOT][0],)), root, loaded, harvest
-    )
-    captions = slot_prompts([p.caption for p in pairs], question)
+    pictures, captions = image_prompts(pairs, question), slot_prompts([p.caption for p in pairs], question)
+    seen = harvested(source, runtime, pictures, Capture(positions=(PLACES[SLOT][0],)), root, loaded, harvest)
     said = harvested(spoken, runtime, captions, Capture(positions=(PLACES[SLOT][1],)), root, reading, harvest)
     how = (question, effort or Effort(), seed, notify)
     session = Session(tuple(pairs), Path(seen.place), seen.key, loaded, *how)
@@ -117,19 +115,14 @@ def evaluate(
     answers = as_answers(pairs, {arm: answer_arm(session if arm == IMAGE else in_text, arm) for arm in ARMS})
     losses = session.arrays("caption_loss", partial(_losses, session, answer))
     kept = session.arrays("text_kl", partial(_text_kl, session, source, runtime)) if run.lora else {}
-    verdicts = {arm: judged(answers.said[arm], default_judges()) for arm in ARMS}
-    row = {text: i for i, text in enumerate(dict.fromkeys(p.caption for p in pairs))}
-    states = said.residuals(position=PLACES[SLOT][1])[torch.tensor([row[p.caption] for p in pairs])]
-    concepts = tuple(p.unit for p in pairs)
-    arms = Arms(seen.residuals(position=PLACES[SLOT][0]), states, concepts, seen.layers)
     return Evaluated(
         run,
         tuple(pairs),
         answers.units,
-        {(judge, arm): verdicts[arm][judge] for arm in ARMS for judge in default_judges()},
+        {(judge, arm): found for arm in ARMS for judge, found in judged(answers.said[arm], default_judges()).items()},
         np.array([named(one, pair.caption) for one, pair in zip(answers.said[IMAGE], pairs, strict=True)]),
         losses["loss"],
-        alignment(arms, VARIANT, folds=min(FOLDS, len(set(concepts)) // 2), seed=seed),
+        _aligned(seen, said, pairs, seed),
         kept.get("kl", np.zeros(0)),
         _transplants(session, answers) if transplants else None,
     )
@@ -145,6 +138,15 @@ def _once(source: ModelSource, runtime: Runtime, notify: Callable[[str], None]) 
         return found[0]
 
     return loaded
+
+
+def _aligned(seen: ActivationCache, said: ActivationCache, pairs: Sequence[Pair], seed: int) -> Alignment:
+    """Of the states of pictures and of their captions, each caption having been read once."""
+    row = {text: i for i, text in enumerate(dict.fromkeys(p.caption for p in pairs))}
+    states = said.residuals(position=PLACES[SLOT][1])[torch.tensor([row[p.caption] for p in pairs])]
+    concepts = tuple(p.unit for p in pairs)
+    arms = Arms(seen.residuals(position=PLACES[SLOT][0]), states, concepts, seen.layers)
+    return alignment(arms, VARIANT, folds=min(FOLDS, len(set(concepts)) // 2), seed=seed)
 
 
 def _transplants(session: Session, answered: Answers) -> Transplants:

@@ -13,15 +13,12 @@ from analyses.cross_modal.transplant import DIRECTIONS, SLOT
 from analyses.tga.claims import gain_claims
 from analyses.tga.doses import DOSES, STEPS, dose_table
 from analyses.tga.evaluation import Evaluated
+from analyses.tga.groups import NAMED, NO_GUIDE, Group, grouped
 from analyses.tga.tables import (
     ALIGNMENT,
-    NAMED,
-    NO_GUIDE,
-    Group,
     alignment_table,
     comparison_table,
     difference_table,
-    grouped,
     scenes_table,
     transplants_table,
     variants_table,

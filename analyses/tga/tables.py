@@ -1,7 +1,6 @@
 """What trainings did, side by side and against each other; those that differ by their seed count together."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,103 +8,20 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from analyses.cross_modal.completeness import transplant_table
-from analyses.cross_modal.resampled import as_rows, difference_of, mean_of, told, told_share
+from analyses.cross_modal.resampled import POINT, as_rows, difference_of, mean_of, told, told_share
 from analyses.cross_modal.transfer import CAPTION, DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
-from analyses.tga.evaluation import SLOT, VARIANT, Evaluated
+from analyses.tga.evaluation import SLOT, VARIANT
+from analyses.tga.groups import LOSS, NAMED, NO_GUIDE, ORDINARY, RETRIEVED, Group, by_seed, over_seeds, without_guide
 from analyses.tga.runs import BEFORE
-from interp.errors import UsageError
 from interp.geometry import Profile
-from interp.scenes.catalogue import SYMBOLIC
-from interp.stats import Estimate, group_weights, percentile_interval, wilson
+from interp.stats import Estimate, group_weights, newcombe, percentile_interval, wilson
 from interp.study import LAYERS_COLUMNS
 
-NAMED, LOSS, ALIGNMENT = "captions named", "caption loss (nats per token)", "alignment excess"
-ORDINARY, TEXT_KL = "refusal of ordinary pictures", "text KL (nats per token)"
+ALIGNMENT, TEXT_KL = "alignment excess", "text KL (nats per token)"
 SEEN_DSR = "DSR of pictures named before"
 SHARES = (DSR, OVER_REFUSAL, EXCESS, ORDINARY, NAMED, SEEN_DSR)
-NO_GUIDE, RETRIEVED = "no-guide", "retrieved-text-only"
 ROWS = ("group", "judge", "arm", "measure", "value", "lo", "hi", "n", "seeds", "lowest", "highest")
 FEWEST_CONCEPTS = 5
-Weights = Float[ndarray, "resample pair"]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Trainings that differ by their seed alone, on the same pairs.
-
-    Attributes:
-        name: of the group.
-        members: one per seed.
-        seed: of the bootstrap.
-    """
-
-    name: str
-    members: tuple[Evaluated, ...]
-    seed: int = 0
-
-    @property
-    def first(self) -> Evaluated:
-        """Any of them, for what they share."""
-        return self.members[0]
-
-    @property
-    def weights(self) -> Weights:
-        """Of the pairs, a row per resample of concepts; the same for all groups on the same pairs."""
-        return group_weights(self.first.units, seed=self.seed)
-
-    def values(self, judge: str, arm: str, measure: str) -> Float[ndarray, "member pair"]:
-        """A measure of every training by pair; NaN for pairs that are not meant."""
-        pairs = self.first.pairs
-        meant = {
-            DSR: [p.label == "harmful" and p.scene not in SYMBOLIC for p in pairs],
-            OVER_REFUSAL: [p.twin_of is not None and p.scene not in SYMBOLIC for p in pairs],
-            ORDINARY: [p.scene is None for p in pairs],
-            NAMED: [p.label == "harmless" for p in pairs],
-            LOSS: [p.label == "harmless" for p in pairs],
-        }[measure]
-        every = {
-            NAMED: lambda e: e.named.astype(float),
-            LOSS: lambda e: e.loss,
-        }.get(measure, lambda e: e.refused[judge, arm])
-        return np.stack([np.where(meant, every(member), np.nan) for member in self.members])
-
-
-def grouped(found: Sequence[Evaluated], *, seed: int = 0) -> tuple[Group, ...]:
-    """The trainings by group, in order of first appearance.
-
-    Raises:
-        UsageError: when a seed was given twice, or two of a group differ in more than their seed.
-    """
-    names = dict.fromkeys(e.run.group for e in found)
-    groups = tuple(Group(name, tuple(e for e in found if e.run.group == name), seed) for name in names)
-    for group in groups:
-        _differ_by_seed_alone(group)
-    return groups
-
-
-def _differ_by_seed_alone(group: Group) -> None:
-    seeds = [member.run.seed for member in group.members]
-    if len(set(seeds)) < len(seeds):
-        raise UsageError(f"{group.name}: seeds {sorted(seeds)}; give every training once, so that seeds are counted.")
-    for member in group.members[1:]:
-        other = set(member.run.choices) ^ set(group.first.run.choices)
-        if other:
-            raise UsageError(
-                f"{group.name}: {member.run.folder} and {group.first.run.folder} differ in more than the seed "
-                f"({'; '.join(sorted(other))}); compare them in two tables."
-            )
-
-
-def without_guide(group: Group, groups: Sequence[Group], variant: str) -> Group | None:
-    """The training to hold a group against: of this variant, and with the same data, steps, rate and LoRA."""
-    own = _matched(group)
-    found = [g for g in groups if g.first.run.variant == variant and g.name != group.name and _matched(g) == own]
-    return found[0] if found else None
-
-
-def _matched(group: Group) -> tuple[object, ...]:
-    run = group.first.run
-    return run.arm, run.steps, run.learning_rate, run.lora
 
 
 def variants_table(groups: Sequence[Group]) -> pd.DataFrame:
@@ -123,7 +39,7 @@ def variants_table(groups: Sequence[Group]) -> pd.DataFrame:
     if before is not None:
         for group in groups:
             values = np.where(before, group.values(default_judges()[0], IMAGE, DSR), np.nan)
-            found = _share(_over_seeds(values), group)
+            found = _share(over_seeds(values), group)
             rows.append(_row(group, (default_judges()[0], IMAGE, SEEN_DSR), found, by_seed(values)))
     return pd.DataFrame(rows, columns=list(ROWS))
 
@@ -150,13 +66,13 @@ def _rows(group: Group) -> Iterator[tuple[object, ...]]:
         for arm in (TEXT, CAPTION, IMAGE):
             for measure in (DSR, OVER_REFUSAL, ORDINARY):
                 values = group.values(judge, arm, measure)
-                yield _row(group, (judge, arm, measure), _share(_over_seeds(values), group), by_seed(values))
+                yield _row(group, (judge, arm, measure), _share(over_seeds(values), group), by_seed(values))
             refused = (by_seed(group.values(judge, arm, measure)) for measure in (DSR, OVER_REFUSAL))
             each = [own - twins for own, twins in zip(*refused, strict=True)]
             yield _row(group, (judge, arm, EXCESS), excess_of(group, judge, arm)[0], each)
     named, losses = (group.values("", IMAGE, measure) for measure in (NAMED, LOSS))
-    yield _row(group, ("", IMAGE, NAMED), _share(_over_seeds(named), group), by_seed(named))
-    yield _row(group, ("", IMAGE, LOSS), mean_of(_over_seeds(losses), group.weights), by_seed(losses))
+    yield _row(group, ("", IMAGE, NAMED), _share(over_seeds(named), group), by_seed(named))
+    yield _row(group, ("", IMAGE, LOSS), mean_of(over_seeds(losses), group.weights), by_seed(losses))
     excess = alignment_of(group)
     yield _row(group, ("", IMAGE, ALIGNMENT), excess[0], excess[1])
     changed = [member.text_kl for member in group.members if len(member.text_kl)]
@@ -186,14 +102,9 @@ def _share(values: Float[ndarray, " pair"], group: Group) -> Estimate:
     return wilson(round(found.value * found.n), found.n) if found.value in (0, 1) else found
 
 
-def by_seed(values: Float[ndarray, "member pair"]) -> list[float]:
-    """The mean over pairs of every training; NaN where none has a value."""
-    return [float(np.nanmean(own)) if not np.isnan(own).all() else np.nan for own in values]
-
-
 def excess_of(group: Group, judge: str, arm: str) -> tuple[Estimate, Float[ndarray, " resample"]]:
     """DSR minus over-refusal of the mean over seeds, with its bootstrap draws."""
-    means = _over_seeds(np.concatenate([group.values(judge, arm, DSR), group.values(judge, arm, OVER_REFUSAL)]))
+    means = over_seeds(np.concatenate([group.values(judge, arm, DSR), group.values(judge, arm, OVER_REFUSAL)]))
     harmful = np.array([p.label == "harmful" for p in group.first.pairs])
     return difference_of(means, harmful, group.weights)
 
@@ -228,8 +139,10 @@ def _differences(group: Group, other: Group) -> Iterator[tuple[object, ...]]:
             yield as_rows((judge, measure), paired(group, other, judge, measure))
         own, drawn = excess_of(group, judge, IMAGE)
         its, drawn_its = excess_of(other, judge, IMAGE)
-        lo, hi = percentile_interval(drawn - drawn_its)
-        yield as_rows((judge, EXCESS), Estimate(own.value - its.value, float(lo), float(hi), min(own.n, its.n)))
+        lo, hi = (float(bound) for bound in percentile_interval(drawn - drawn_its))
+        if hi - lo < POINT:
+            lo, hi = newcombe(own, its).lo, newcombe(own, its).hi
+        yield as_rows((judge, EXCESS), Estimate(own.value - its.value, lo, hi, min(own.n, its.n)))
     for measure in (NAMED, LOSS):
         yield as_rows(("", measure), paired(group, other, "", measure))
 
@@ -239,20 +152,12 @@ def paired(group: Group, other: Group, judge: str, measure: str) -> Estimate:
 
     Where no pair differs the interval is that of a share of which none was seen, on both sides.
     """
-    own, its = (_over_seeds(g.values(judge, IMAGE, measure)) for g in (group, other))
+    own, its = (over_seeds(g.values(judge, IMAGE, measure)) for g in (group, other))
     found = mean_of(own - its, group.weights)
     if found.n and found.value == found.lo == found.hi == 0:
         most = wilson(0, found.n).hi
         return Estimate(0.0, -most, most, found.n)
     return found
-
-
-def _over_seeds(values: Float[ndarray, "member pair"]) -> Float[ndarray, " pair"]:
-    """The mean over seeds; an answer that can not be read with one seed counts with the others."""
-    there = ~np.isnan(values).all(0)
-    means = np.full(values.shape[1], np.nan)
-    means[there] = np.nanmean(values[:, there], axis=0)
-    return means
 
 
 def scenes_table(groups: Sequence[Group]) -> pd.DataFrame:
@@ -261,7 +166,7 @@ def scenes_table(groups: Sequence[Group]) -> pd.DataFrame:
     for group in groups:
         own = np.array([p.scene or "" for p in group.first.pairs], dtype=object)
         harmful = np.array([p.label == "harmful" for p in group.first.pairs])
-        refused = _over_seeds(np.stack([m.refused[default_judges()[0], IMAGE] for m in group.members]))
+        refused = over_seeds(np.stack([m.refused[default_judges()[0], IMAGE] for m in group.members]))
         for scene in dict.fromkeys(own[own != ""]):
             for measure, chosen in ((DSR, harmful), (OVER_REFUSAL, ~harmful)):
                 values = np.where((own == scene) & chosen, refused, np.nan)

@@ -9,9 +9,10 @@ import torch
 
 from analyses.cross_modal.transfer import ARMS, DSR, EXCESS, IMAGE, OVER_REFUSAL, default_judges
 from analyses.tga.evaluation import Evaluated
+from analyses.tga.groups import NAMED
 from analyses.tga.runs import BEFORE, Run
 from analyses.tga.study import run
-from analyses.tga.tables import NAMED, SEEN_DSR, TEXT_KL
+from analyses.tga.tables import SEEN_DSR, TEXT_KL
 from interp.errors import UsageError
 from interp.geometry import Arms, alignment
 from interp.prompts.pairs import Pair

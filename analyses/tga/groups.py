@@ -1,0 +1,110 @@
+"""Trainings that differ by their seed alone, as one; and which of them is held against which."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from analyses.cross_modal.transfer import DSR, OVER_REFUSAL
+from analyses.tga.evaluation import Evaluated
+from interp.errors import UsageError
+from interp.scenes.catalogue import SYMBOLIC
+from interp.stats import group_weights
+
+NAMED, LOSS, ORDINARY = "captions named", "caption loss (nats per token)", "refusal of ordinary pictures"
+NO_GUIDE, RETRIEVED = "no-guide", "retrieved-text-only"
+Weights = Float[ndarray, "resample pair"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trainings that differ by their seed alone, on the same pairs.
+
+    Attributes:
+        name: of the group.
+        members: one per seed.
+        seed: of the bootstrap.
+    """
+
+    name: str
+    members: tuple[Evaluated, ...]
+    seed: int = 0
+
+    @property
+    def first(self) -> Evaluated:
+        """Any of them, for what they share."""
+        return self.members[0]
+
+    @property
+    def weights(self) -> Weights:
+        """Of the pairs, a row per resample of concepts; the same for all groups on the same pairs."""
+        return group_weights(self.first.units, seed=self.seed)
+
+    def values(self, judge: str, arm: str, measure: str) -> Float[ndarray, "member pair"]:
+        """A measure of every training by pair; NaN for pairs that are not meant."""
+        pairs = self.first.pairs
+        meant = {
+            DSR: [p.label == "harmful" and p.scene not in SYMBOLIC for p in pairs],
+            OVER_REFUSAL: [p.twin_of is not None and p.scene not in SYMBOLIC for p in pairs],
+            ORDINARY: [p.scene is None for p in pairs],
+            NAMED: [p.label == "harmless" for p in pairs],
+            LOSS: [p.label == "harmless" for p in pairs],
+        }[measure]
+        every = {
+            NAMED: lambda e: e.named.astype(float),
+            LOSS: lambda e: e.loss,
+        }.get(measure, lambda e: e.refused[judge, arm])
+        return np.stack([np.where(meant, every(member), np.nan) for member in self.members])
+
+
+def grouped(found: Sequence[Evaluated], *, seed: int = 0) -> tuple[Group, ...]:
+    """The trainings by group, in order of first appearance.
+
+    Raises:
+        UsageError: when a seed was given twice, or two of a group differ in more than their seed.
+    """
+    names = dict.fromkeys(e.run.group for e in found)
+    groups = tuple(Group(name, tuple(e for e in found if e.run.group == name), seed) for name in names)
+    for group in groups:
+        _differ_by_seed_alone(group)
+    return groups
+
+
+def _differ_by_seed_alone(group: Group) -> None:
+    seeds = [member.run.seed for member in group.members]
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"{group.name}: seeds {sorted(seeds)}; give every training once, so that seeds are counted.")
+    for member in group.members[1:]:
+        other = set(member.run.choices) ^ set(group.first.run.choices)
+        if other:
+            raise UsageError(
+                f"{group.name}: {member.run.folder} and {group.first.run.folder} differ in more than the seed "
+                f"({'; '.join(sorted(other))}); compare them in two tables."
+            )
+
+
+def without_guide(group: Group, groups: Sequence[Group], variant: str) -> Group | None:
+    """The training to hold a group against: of this variant, and with the same data, steps, rate and LoRA."""
+    own = _matched(group)
+    found = [g for g in groups if g.first.run.variant == variant and g.name != group.name and _matched(g) == own]
+    return found[0] if found else None
+
+
+def _matched(group: Group) -> tuple[object, ...]:
+    run = group.first.run
+    return run.arm, run.steps, run.learning_rate, run.lora
+
+
+def by_seed(values: Float[ndarray, "member pair"]) -> list[float]:
+    """The mean over pairs of every training; NaN where none has a value."""
+    return [float(np.nanmean(own)) if not np.isnan(own).all() else np.nan for own in values]
+
+
+def over_seeds(values: Float[ndarray, "member pair"]) -> Float[ndarray, " pair"]:
+    """The mean over seeds; an answer that can not be read with one seed counts with the others."""
+    there = ~np.isnan(values).all(0)
+    means = np.full(values.shape[1], np.nan)
+    means[there] = np.nanmean(values[:, there], axis=0)
+    return means
