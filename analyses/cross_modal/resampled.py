@@ -52,11 +52,15 @@ def difference_of(
         return Estimate(np.nan, np.nan, np.nan, int(there.sum())), np.full(len(weights), np.nan)
     own, other = (weighted_mean(values[kind], weights[:, kind]) for kind in kinds)
     value = float(values[kinds[0]].mean() - values[kinds[1]].mean())
-    lo, hi = (float(bound) for bound in percentile_interval(own - other))
-    if hi - lo < POINT:
-        rates = [wilson(round(values[kind].sum()), int(kind.sum())) for kind in kinds]
-        lo, hi = newcombe(*rates).lo, newcombe(*rates).hi
+    still = newcombe(*(wilson(round(values[kind].sum()), int(kind.sum())) for kind in kinds))
+    lo, hi = bounds(own - other, still=(still.lo, still.hi))
     return Estimate(value, lo, hi, int(there.sum())), own - other
+
+
+def bounds(drawn: Float[ndarray, " resample"], *, still: tuple[float, float]) -> tuple[float, float]:
+    """The percentile interval of resamples; ``still`` where none differs from another, since a point is certainty."""
+    lo, hi = (float(bound) for bound in percentile_interval(drawn))
+    return still if hi - lo < POINT else (lo, hi)
 
 
 def told(found: Estimate, unit: str = "") -> str:

@@ -22,12 +22,12 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from analyses.cross_modal.resampled import POINT, as_rows, difference_of, rate_of
+from analyses.cross_modal.resampled import as_rows, bounds, difference_of, rate_of
 from interp.judges import agreement_table, judge
 from interp.judges.keyword import keyword_lists
 from interp.judges.verdicts import FAMILY_JUDGE
 from interp.scenes.catalogue import SYMBOLIC
-from interp.stats import group_weights, percentile_interval, ratio_of_resamples
+from interp.stats import group_weights, ratio_of_resamples
 
 TEXT, CAPTION, IMAGE = "text", "caption", "image"
 ARMS = (TEXT, CAPTION, IMAGE)
@@ -128,9 +128,8 @@ class _Scene:
         for arm in [arm for arm in found if arm != TEXT]:
             own, drawn = found[arm]
             value, drawn_ratio = ratio_of_resamples(np.array(own.value), np.array(text.value), drawn, drawn_text)
-            lo, hi = (float(bound) for bound in percentile_interval(drawn_ratio))
-            if hi - lo < POINT:  # no resample of this arm differs; its own interval says what that is worth
-                lo, hi = (bound / text.value for bound in (own.lo, own.hi))
+            whole = text.value or np.nan  # of nothing there is no share
+            lo, hi = bounds(drawn_ratio, still=(own.lo / whole, own.hi / whole))
             reason = "" if not np.isnan(value) else _why_no_ratio(own.value, text.value, text.lo, text.hi)
             rows.append((arm, EFFICIENCY, float(value), lo, hi, min(own.n, text.n), reason))
         return rows

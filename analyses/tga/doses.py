@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, default_judges
+from analyses.cross_modal.transfer import DSR, EXCESS, OVER_REFUSAL
 from analyses.tga.groups import NAMED, NO_GUIDE, RETRIEVED, Group, without_guide
 from analyses.tga.runs import BEFORE, Run
-from analyses.tga.tables import ALIGNMENT
+from analyses.tga.tables import ALIGNMENT, on_pictures
 from interp.study import ranges
 
 WEIGHT, LAYERS, STEPS = "weight", "layers", "steps"
@@ -31,7 +31,7 @@ def dose_table(groups: Sequence[Group], variants: pd.DataFrame) -> pd.DataFrame:
         dose (weight, layers or steps), of (what the trainings of a curve have in common), at (the dose; layers are in
         the order of their number), measure, value, lo, hi, n, seeds; on pictures, by the first judge.
     """
-    shown = variants[(variants["arm"] == IMAGE) & variants["judge"].isin(["", default_judges()[0]])]
+    shown = on_pictures(variants)
     shown = shown[shown["measure"].isin(SHOWN)]
     parts = [
         shown[shown["group"] == group.name].assign(dose=dose, of=of, at=at)[COLUMNS]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -37,7 +38,7 @@ class Group:
         """Any of them, for what they share."""
         return self.members[0]
 
-    @property
+    @cached_property
     def weights(self) -> Weights:
         """Of the pairs, a row per resample of concepts; the same for all groups on the same pairs."""
         return group_weights(self.first.units, seed=self.seed)

@@ -19,6 +19,7 @@ from analyses.tga.tables import (
     alignment_table,
     comparison_table,
     difference_table,
+    on_pictures,
     scenes_table,
     transplants_table,
     variants_table,
@@ -122,12 +123,11 @@ def _estimate(table: pd.DataFrame, judge: str, arm: str, measure: str) -> Estima
 def _figures(tables: dict[str, pd.DataFrame]) -> dict[str, tuple[go.Figure, str]]:
     """Every figure by name with its caption, in reading order."""
     judge = default_judges()[0]
-    variants, layers, differences = tables["variants"], tables["layers"], tables["differences"]
-    on_pictures = variants[(variants["arm"] == IMAGE) & variants["judge"].isin(["", judge])]
+    variants, layers, differences = on_pictures(tables["variants"]), tables["layers"], tables["differences"]
     kinds = {DSR: "harmful", OVER_REFUSAL: "harmless"}
-    refusals = on_pictures[on_pictures["measure"].isin(list(kinds))]
+    refusals = variants[variants["measure"].isin(list(kinds))]
     refusals = refusals.assign(prompts=refusals["measure"].map(kinds))
-    costs = on_pictures[on_pictures["measure"].isin([DSR, NAMED])]
+    costs = variants[variants["measure"].isin([DSR, NAMED])]
     drawn = {
         "refusals": (
             figures.interval_points(

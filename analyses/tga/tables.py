@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from analyses.cross_modal.completeness import transplant_table
-from analyses.cross_modal.resampled import POINT, as_rows, difference_of, mean_of, told, told_share
+from analyses.cross_modal.resampled import as_rows, bounds, difference_of, mean_of, told, told_share
 from analyses.cross_modal.transfer import CAPTION, DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
 from analyses.tga.evaluation import SLOT, VARIANT
 from analyses.tga.groups import LOSS, NAMED, NO_GUIDE, ORDINARY, RETRIEVED, Group, by_seed, over_seeds, without_guide
@@ -42,6 +42,12 @@ def variants_table(groups: Sequence[Group]) -> pd.DataFrame:
             found = _share(over_seeds(values), group)
             rows.append(_row(group, (default_judges()[0], IMAGE, SEEN_DSR), found, by_seed(values)))
     return pd.DataFrame(rows, columns=list(ROWS))
+
+
+def on_pictures(variants: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `variants_table` about pictures, by the first judge or by none."""
+    chosen: pd.DataFrame = variants[(variants["arm"] == IMAGE) & variants["judge"].isin(["", default_judges()[0]])]
+    return chosen
 
 
 def comparison_table(variants: pd.DataFrame) -> pd.DataFrame:
@@ -139,9 +145,8 @@ def _differences(group: Group, other: Group) -> Iterator[tuple[object, ...]]:
             yield as_rows((judge, measure), paired(group, other, judge, measure))
         own, drawn = excess_of(group, judge, IMAGE)
         its, drawn_its = excess_of(other, judge, IMAGE)
-        lo, hi = (float(bound) for bound in percentile_interval(drawn - drawn_its))
-        if hi - lo < POINT:
-            lo, hi = newcombe(own, its).lo, newcombe(own, its).hi
+        still = newcombe(own, its)
+        lo, hi = bounds(drawn - drawn_its, still=(still.lo, still.hi))
         yield as_rows((judge, EXCESS), Estimate(own.value - its.value, lo, hi, min(own.n, its.n)))
     for measure in (NAMED, LOSS):
         yield as_rows(("", measure), paired(group, other, "", measure))

@@ -182,9 +182,7 @@ class _Whole:
         texts = [self.texts[row] for row in rows]
         longer = [(*text, *sequence[:-1]) for text, sequence in zip(texts, sequences, strict=True)]
         pictures = tuple(self.pictures[row] for row in rows)
-        ids, mask = right_padded(longer)
-        seen = picture_inputs(self.model, pictures, ids, mask)
-        positions = seen.pop("position_ids", torch.arange(ids.shape[1]).expand(ids.shape))
+        ids, mask, positions, seen = _laid_out(self.model, longer, pictures)
         starts = [len(text) for text in texts]
         if accepts(self.model, "logits_to_keep"):  # those of whole prompts would be most of what is held
             seen["logits_to_keep"] = torch.arange(
@@ -196,11 +194,19 @@ class _Whole:
         return _told(self.model, output.logits, starts, sequences)
 
 
-@torch.no_grad()
-def _read_anew(model: Any, texts: Sequence[Sequence[int]], pictures: tuple[Picture | None, ...]) -> _Whole:
+def _laid_out(
+    model: Any, texts: Sequence[Sequence[int]], pictures: tuple[Picture | None, ...]
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+    """Ids, mask and positions of whole texts, padded on the right, and what the model is told of their pictures."""
     ids, mask = right_padded(texts)
     seen = picture_inputs(model, pictures, ids, mask)
     positions = seen.pop("position_ids", torch.arange(ids.shape[1]).expand(ids.shape))
+    return ids, mask, positions, seen
+
+
+@torch.no_grad()
+def _read_anew(model: Any, texts: Sequence[Sequence[int]], pictures: tuple[Picture | None, ...]) -> _Whole:
+    ids, mask, positions, seen = _laid_out(model, texts, pictures)
     with showing(pictures):
         log_probs, _ = _forward(model, ids, mask, positions, mask.sum(-1) - 1, use_cache=False, **seen)
     return _Whole(model, tuple(map(tuple, texts)), pictures, log_probs)
