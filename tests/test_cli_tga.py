@@ -1,9 +1,14 @@
 """`interp tga` in process, on a tiny LLaVA and a tiny sentence encoder."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from interp.cli import app
@@ -11,13 +16,18 @@ from interp.ledger import read_claims
 from interp.models.projector_file import read_projector
 from tests.models.encoders import save_clip
 from tests.sights import picture, save_tiny_llava
+from tests.test_laws import ROOT
 
 pytestmark = pytest.mark.timeout(240)
 VARIANTS = ("no-guide", "released", "paper")
 
 
+def written(*arguments):
+    return [str(a) for a in ("tga", *arguments, "--offline", "--dtype", "fp32")]
+
+
 def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in ("tga", *arguments, "--offline", "--dtype", "fp32")])
+    return CliRunner().invoke(app, written(*arguments))
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +49,13 @@ def place(tmp_path_factory):
     return folder
 
 
-def trained(place, variant, *more, out=None):
-    out = out or place / f"out-{variant}"
+def training(place, variant, *more, out, runs="runs"):
     how = ("--variant", variant, "--texts", "", "--encoder", place / "clip", "--steps", 3, "--batch", 4)
-    return run("train", place / "llava", place / "pairs.csv", *how, "--runs", place / "runs", "-o", out, *more)
+    return ("train", place / "llava", place / "pairs.csv", *how, "--runs", place / runs, "-o", out, *more)
+
+
+def trained(place, variant, *more, out=None):
+    return run(*training(place, variant, *more, out=out or place / f"out-{variant}"))
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +82,31 @@ def test_released_moves_the_projector_as_no_guide_does_to_the_bit(trainings):
     none, released, paper = (read_projector(folder / "projector")[1] for folder in trainings)
     assert all((none[name] == released[name]).all() for name in none)
     assert any((none[name] != paper[name]).any() for name in none)
+
+
+def test_two_processes_train_what_one_trains_and_harvest_once(place):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meeting = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    uneven = ("--micro-batch", 3, "--layers", "1-2", "--learning-rate", 1e-2)
+    two = training(place, "centred", *uneven, out=place / "two", runs="runs-of-two")
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "interp.cli", *written(*two)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "RANK": str(k), "LOCAL_RANK": str(k), **meeting},
+            cwd=ROOT,
+        )
+        for k in range(2)
+    ]
+    alone = trained(place, "centred", *uneven, out=place / "one")
+    assert alone.exit_code == 0, alone.output
+    assert [process.wait(timeout=200) for process in running] == [0, 0]
+    assert len([f for f in (place / "runs-of-two").iterdir() if f.is_dir()]) == 2
+    assert (place / "two" / "retrieved.parquet").is_file()
+    one, both = (read_projector(place / name / "projector")[1] for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(both[name], one[name], atol=1e-4, rtol=1e-4)
 
 
 def test_a_folder_of_another_training_is_refused_by_the_field(place, trainings):

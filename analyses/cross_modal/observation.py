@@ -143,4 +143,4 @@ def climb_all(session: Session, family: RefusalFamily) -> Ladder:
         found, _ = climb(reading, rungs, rows.units, layers, progress=session.progress)
         return found.arrays()
 
-    return Ladder.of_arrays(session.arrays("ladder", climbed, family=family), rows.units)
+    return Ladder.of_arrays(session.arrays("ladder", climbed, read=family.phrases), rows.units)

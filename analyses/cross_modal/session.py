@@ -1,6 +1,6 @@
 """A live vision-language model, its pairs, and the place where what is seen of it is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,6 @@ from analyses.cross_modal.questions import QUESTION, asked
 from analyses.cross_modal.transfer import ARMS
 from interp.cache.derived import keep_arrays, keep_json, kept_arrays, kept_json
 from interp.models.adapter import Adapter
-from interp.prompts.families import RefusalFamily
 from interp.prompts.pairs import Pair
 from interp.prompts.prompt import Prompt, PromptSet
 from interp.provenance import code_digest
@@ -99,23 +98,29 @@ class Session:
             "code": code_digest(*WRITTEN_BY),
         }
 
-    def json(self, name: str, make: Callable[[], Any], *, family: RefusalFamily | None = None) -> Any:
-        """What is kept under a name, or what is made and kept now; ``family`` where its openings decide it."""
-        stamp = self._stamp(family)
+    def json(self, name: str, make: Callable[[], Any], *, read: Sequence[str] = ()) -> Any:
+        """What is kept under a name, or what is made and kept now.
+
+        Args:
+            name: of what is seen.
+            make: sees it.
+            read: texts that it depends on beside the prompts, such as the openings in which refusal is read.
+        """
+        stamp = self._stamp(read)
         kept = kept_json(self.folder, name, stamp)
         if kept is None:
             kept = make()
             keep_json(self.folder, name, stamp, kept)
         return kept
 
-    def arrays(self, name: str, make: Callable[[], Arrays], *, family: RefusalFamily | None = None) -> Arrays:
+    def arrays(self, name: str, make: Callable[[], Arrays], *, read: Sequence[str] = ()) -> Arrays:
         """As `json`, of arrays."""
-        stamp = self._stamp(family)
+        stamp = self._stamp(read)
         kept = kept_arrays(self.folder, name, stamp)
         if kept is None:
             kept = make()
             keep_arrays(self.folder, name, stamp, kept)
         return kept
 
-    def _stamp(self, family: RefusalFamily | None) -> dict[str, Any]:
-        return self.stamp if family is None else {**self.stamp, "openings": list(family.phrases)}
+    def _stamp(self, read: Sequence[str]) -> dict[str, Any]:
+        return {**self.stamp, "read": list(read)} if read else self.stamp

@@ -58,14 +58,14 @@ class TransplantRun:
 
     def transplants(self) -> Transplants:
         """The map, measured or kept."""
-        kept = self.session.arrays("transplants", self._measured, family=self.family)
+        kept = self.session.arrays("transplants", self._measured, read=self.family.phrases)
         plan = self._plan(int(kept["n_layers"][0]))
         found = {direction: kept[direction] for direction in DIRECTIONS}
         return Transplants(plan, self.rows.units, kept[IMAGE], kept[CAPTION], found)
 
     def judged(self, found: Transplants) -> Judged:
         """The answers under transplants, judged: at one layer of every position, the middle of its span."""
-        kept = self.session.json("transplant_answers", partial(self._answers, found), family=self.family)
+        kept = self.session.json("transplant_answers", partial(self._answers, found), read=self.family.phrases)
         return {
             (one["direction"], one["position"], one["source"], one["layer"]): judged_answers(one["answers"])
             for one in kept

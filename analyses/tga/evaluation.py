@@ -113,7 +113,8 @@ def evaluate(
     session = Session(tuple(pairs), Path(seen.place), seen.key, loaded, *how)
     in_text = Session(tuple(pairs), Path(said.place), said.key, reading, *how)
     answers = as_answers(pairs, {arm: answer_arm(session if arm == IMAGE else in_text, arm) for arm in ARMS})
-    losses = session.arrays("caption_loss", partial(_losses, session, answer))
+    right = [answer(pair.caption) for pair in pairs]
+    losses = session.arrays("caption_loss", partial(_losses, session, right), read=right)
     kept = session.arrays("text_kl", partial(_text_kl, session, source, runtime)) if run.lora else {}
     return Evaluated(
         run,
@@ -156,10 +157,9 @@ def _transplants(session: Session, answered: Answers) -> Transplants:
     return TransplantRun(scenes, words or default_refusals()).transplants()
 
 
-def _losses(session: Session, answer: Callable[[str], str]) -> Arrays:
-    """How surprised the model is by the caption of every picture."""
+def _losses(session: Session, right: Sequence[str]) -> Arrays:
+    """How surprised the model is by the right answer to every picture."""
     adapter, size = session.adapter, session.effort.batch_size
-    right = [answer(pair.caption) for pair in session.pairs]
     session.notify(f"Reading {len(right)} captions behind their pictures.")
     texts = answered(adapter.processor, session.prompts(IMAGE), right, tokens=64)
     lengths = [len(text.prompt) + len(text.answer) for text in texts]

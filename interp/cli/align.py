@@ -26,7 +26,7 @@ def align(
         str, typer.Argument(help="File with the columns image,caption,scene,twin_of; or scenes[:SPLIT,...].")
     ] = "scenes:test",
     out: options.Out = Path("runs"),
-    question: Annotated[str, typer.Option(help="What every arm asks.")] = "Describe this scene.",
+    question: options.Question = options.ASKED,
     encoder: Annotated[
         str, typer.Option(help="Sentence encoder of the reference line: demo:minilm, hub id or folder; CLIP works too.")
     ] = "demo:minilm",

@@ -1,5 +1,6 @@
 """What commands make of their arguments: prompts, a model to load, a planned harvest, layers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,15 @@ def pairs(where: str, offline: bool) -> tuple["Pair", ...]:
     splits = [choice("pairs scenes:", one, known) for one in named.split(",")] if colon else known
     bundled = bundled_pairs(offline=offline, notify=notify)
     return tuple(pair for pair in bundled if pair.split in splits)
+
+
+def answer(pairs: str) -> Callable[[str], str]:
+    """How a caption of ``pairs`` is answered: bundled concepts as `demo:llava` names them, others as they are."""
+    if pairs.partition(":")[0] != "scenes":
+        return lambda caption: caption
+    from interp.models.projector.recipe import answer
+
+    return answer
 
 
 def source(

@@ -30,6 +30,9 @@ TextColumn = Annotated[str | None, typer.Option(help="The column that holds the 
 System = Annotated[str | None, typer.Option(help="A system message put before every prompt.")]
 Budget = Annotated[int, typer.Option(min=1, help="Most tokens in one batch, padding counted.")]
 KeepText = Annotated[bool, typer.Option("--keep-text", help="Store prompt texts in the run; they may be sensitive.")]
+Question = Annotated[str, typer.Option(help="What is asked about every picture.")]
+ASKED = "Describe this scene."
+"""What is asked where nothing else is said."""
 Seed = Annotated[int, typer.Option(help="Seed of bootstrap and permutations.")]
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -4,6 +4,8 @@ One process needs nothing. Several are started by ``accelerate launch`` or ``tor
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +43,21 @@ class Processes:
 
         summed: Tensor = reduce(tensor, "sum")
         return summed
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in any process; all of them are told the same."""
+        return flag if self._state is None else bool(self.total(torch.tensor(float(flag), device=self.device)) > 0)
+
+    @contextmanager
+    def one_first(self) -> Iterator[None]:
+        """Number 0 does what stands inside before the others do, who find what it has kept."""
+        if self.rank:
+            self.wait()
+        try:
+            yield
+        finally:  # an error of number 0 is every process's own, and none waits for it
+            if not self.rank:
+                self.wait()
 
     def wait(self) -> None:
         """Until every process is here."""

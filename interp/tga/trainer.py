@@ -67,7 +67,7 @@ def train(
         processes: those that train together; found out when not given.
         progress: called with (steps done, steps in all).
         log: called with the numbers of every step.
-        should_stop: asked before every step; True raises Interrupted with a checkpoint written.
+        should_stop: asked before every step; True in any process raises Interrupted, with a checkpoint written.
 
     Returns:
         What was trained and measured. The model holds the trained projector, in its own dtype.
@@ -87,7 +87,7 @@ def train(
         training.restore(kept)
     main = processes.rank == 0
     while not training.finished:
-        if should_stop():
+        if processes.any(should_stop()):
             _keep(training, out, main)
             raise Interrupted(f"stopped at step {training.step}; the same command goes on from {out / CHECKPOINTS}.")
         numbers = training.advance()

@@ -1,7 +1,7 @@
 """The ways of text-guided alignment, by name: what the guide loss is and what stands in the training prompt."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from interp.errors import UsageError
 
@@ -86,30 +86,16 @@ CENTRED = Variant("centred", "softplus", centred=True, retrieved_in_prompt=True)
 VARIANTS = {v.name: v for v in (PAPER, RELEASED, NO_GUIDE, RETRIEVED_TEXT_ONLY, CENTRED)}
 
 
-def variant(
-    name: str,
-    *,
-    layers: tuple[int, ...] | None = None,
-    weight: float | None = None,
-    retrieved_in_prompt: bool | None = None,
-) -> Variant:
-    """The variant of a name, with what is given put in the place of its own.
+def variant(name: str, **changed: Any) -> Variant:
+    """The variant of a name.
 
     Args:
         name: one of `VARIANTS`.
-        layers: which layers are guided.
-        weight: factor on the whole guide loss.
-        retrieved_in_prompt: whether the retrieved text stands before the image.
+        changed: fields of `Variant` that are put in the place of its own, such as ``layers`` or ``weight``.
 
     Raises:
         UsageError: for an unknown name.
     """
     if name not in VARIANTS:
         raise UsageError(f"unknown variant {name!r}; choose one of {', '.join(VARIANTS)}.")
-    found = VARIANTS[name]
-    return replace(
-        found,
-        layers=found.layers if layers is None else layers,
-        weight=found.weight if weight is None else weight,
-        retrieved_in_prompt=found.retrieved_in_prompt if retrieved_in_prompt is None else retrieved_in_prompt,
-    )
+    return replace(VARIANTS[name], **changed)

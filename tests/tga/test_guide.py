@@ -163,6 +163,7 @@ def test_variants_are_what_they_are_called():
         VARIANTS["released"].layers_of(4)
     assert variant("paper", layers=(2, 3), weight=0.5).layers_of(4) == (2, 3)
     assert variant("released", retrieved_in_prompt=True).retrieved_in_prompt
+    assert variant("released", layers=None).layers_of(4) == (1, 2, 3, 4)
     with pytest.raises(UsageError, match="no-guide"):
         variant("tga")
     in_prompt = {name for name, v in VARIANTS.items() if v.retrieved_in_prompt}

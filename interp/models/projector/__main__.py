@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from interp.models.demo import PROJECTOR, RECORD, projectors_folder
 from interp.models.llava import llava_folder, save_llava
 from interp.models.projector.measure import measure
-from interp.models.projector.network import Projector
 from interp.models.projector.processor import image_processor
 from interp.models.projector.recipe import RECIPES, ProjectorRecipe
 from interp.models.projector.train import train
@@ -48,15 +48,19 @@ def _train(recipe: ProjectorRecipe, work: Path, out: Path) -> None:
 
     started = time.perf_counter()
     pairs, tower = bundled_pairs(notify=_say), tower_folder(notify=_say)
+    if recipe.projector_of:
+        taken = load_file(out / recipe.projector_of / PROJECTOR)
+        _save(taken, recipe, out / recipe.name, tower, seconds=0)
+        return
     sight = Dinov2Model.from_pretrained(tower, dtype=torch.float32).eval()
     projector = train(recipe, pairs, sight, image_processor(recipe.pixels), work, _say)
-    _save(projector, recipe, out / recipe.name, tower, seconds=round(time.perf_counter() - started))
-
-
-def _save(projector: Projector, recipe: ProjectorRecipe, folder: Path, tower: Path, **known: Any) -> None:
-    """Writes the projector in bfloat16, builds the model with it and records what that names."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in projector.folded().items()}
+    _save(weights, recipe, out / recipe.name, tower, seconds=round(time.perf_counter() - started))
+
+
+def _save(weights: dict[str, Tensor], recipe: ProjectorRecipe, folder: Path, tower: Path, **known: Any) -> None:
+    """Writes the projector, builds the model with it and records what that names."""
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / PROJECTOR)
     pairs, language = bundled_pairs(), resolve(recipe.language)
     with tempfile.TemporaryDirectory() as temporary:

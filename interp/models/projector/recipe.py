@@ -14,6 +14,8 @@ class ProjectorRecipe:
     Attributes:
         name: of the vision-language model, such as llava for ``demo:llava``.
         language: the demo model whose states it speaks to; frozen.
+        projector_of: the vision-language model whose projector is taken as it is, in front of another language model;
+            all that follows is then how that one was trained. Empty to train one.
         pixels: side of the square picture that the tower sees; one image token per 14 x 14 of them.
         layers: of the tower (0 is the embedding), read side by side.
         views: augmented copies of each training picture; the tower reads them once.
@@ -31,6 +33,7 @@ class ProjectorRecipe:
 
     name: str
     language: str
+    projector_of: str = ""
     pixels: int = 84
     layers: tuple[int, ...] = (7, 9, 11)
     views: int = 14
@@ -50,7 +53,14 @@ class ProjectorRecipe:
         return (self.pixels // 14) ** 2
 
 
-RECIPES = {r.name: r for r in (ProjectorRecipe("llava", "demo:scenes"),)}
+RECIPES = {
+    r.name: r
+    for r in (
+        ProjectorRecipe("llava", "demo:scenes"),
+        # What is said when something is refused is then all that tells the two apart.
+        ProjectorRecipe("llava-policy", "demo:scenes-policy", projector_of="llava"),
+    )
+}
 
 QUESTIONS = (QUESTION, "What is in the picture?", "Describe the picture.", "What do you see?")
 """Half of the training asks the first one, which is the one that is measured."""

@@ -1,6 +1,6 @@
-"""`interp tga`: trains projectors by text-guided alignment, and puts what they do side by side."""
+"""`interp tga train`."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,22 +10,17 @@ from interp.cli import inputs, options
 from interp.cli.options import reported
 
 if TYPE_CHECKING:
-    from analyses.tga.runs import Run
-    from interp.prompts.pairs import Pair
+    from interp.models.adapter import Adapter
+    from interp.tga.preparation import Prepared
     from interp.tga.recipe import Recipe
     from interp.tga.trainer import Trained
     from interp.tga.variants import Variant
-
-app = typer.Typer(no_args_is_help=True, help="Text-guided alignment of a projector: train it, and see what it does.")
 
 Model = Annotated[str, typer.Argument(help="LLaVA-class model: hub id, folder or demo name.")]
 Pairs = Annotated[
     str, typer.Argument(help="File with the columns image,caption,scene,twin_of; or scenes for the bundled ones.")
 ]
-Question = Annotated[str, typer.Option(help="What is asked about every picture.")]
 Runs = Annotated[Path, typer.Option(help="Folder of the cached runs.")]
-ASKED = "Describe this scene."
-
 Into = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of this training; named if left out.")]
 Name = Annotated[str, typer.Option(help="paper, released, no-guide, retrieved-text-only or centred.")]
 Layers = Annotated[
@@ -54,7 +49,6 @@ Track = Annotated[str | None, typer.Option(help="Log to trackio or wandb, if ins
 OrderSeed = Annotated[int, typer.Option(help="Seed of the order of the pictures and of LoRA.")]
 
 
-@app.command()
 @reported
 def train(
     model: Model = "demo:llava",
@@ -68,7 +62,7 @@ def train(
     retrieved_in_prompt: InPrompt = None,
     texts: Texts = "scenes",
     encoder: Reader = "demo:minilm",
-    question: Question = ASKED,
+    question: options.Question = options.ASKED,
     steps: Steps = 0,
     epochs: Epochs = 1.0,
     batch: Batch = 16,
@@ -92,12 +86,9 @@ def train(
     Text states and vision features are harvested once and shared by all trainings of a model.
     """
     from interp.models.lora import Lora
-    from interp.tga.layers import parse_layers
     from interp.tga.recipe import Recipe
-    from interp.tga.variants import variant as variant_of
 
-    guided = None if layers is None else parse_layers(layers, force=force)
-    chosen = variant_of(variant, layers=guided, weight=weight, retrieved_in_prompt=retrieved_in_prompt)
+    chosen = _variant(variant, layers, force, weight=weight, retrieved_in_prompt=retrieved_in_prompt)
     recipe = Recipe(
         variant=chosen,
         epochs=epochs,
@@ -117,99 +108,15 @@ def train(
     _summarise(trained, chosen)
 
 
-@app.command("eval")
-@reported
-def evaluate(
-    trainings: Annotated[list[Path], typer.Argument(help="Folders of finished trainings.")],
-    model: Annotated[str, typer.Option(help="The model that was trained.")] = "demo:llava",
-    pairs: Annotated[str, typer.Option(help="What they are measured on; see train. Nothing trained on.")] = (
-        "scenes:validation,test"
-    ),
-    question: Question = ASKED,
-    transplants: Annotated[
-        bool, typer.Option("--transplants", help="Transplant maps before and after, of one seed each; takes longest.")
-    ] = False,
-    out: options.Out = Path("runs"),
-    revision: options.Revision = None,
-    dtype: options.Dtype = "auto",
-    device: options.Device = "auto",
-    attention: options.Attention = "auto",
-    offline: options.Offline = False,
-    trust_remote_code: options.RemoteCode = None,
-    seed: options.Seed = 0,
-) -> None:
-    """One table with every training beside the model as it was: refusal, over-refusal, captions, alignment, claims.
+def _variant(name: str, layers: str | None, force: bool, **given: Any) -> "Variant":
+    """The variant with what was given put in the place of its own."""
+    from interp.tga.layers import parse_layers
+    from interp.tga.variants import variant
 
-    The model's answers are kept in the run folders; they may be sensitive.
-    """
-    from analyses.tga.runs import BEFORE, Run, read_run
-    from interp.console import notify
-    from interp.errors import UsageError
-    from interp.provenance import code_digest
-    from interp.report import finished_study
-
-    runs = [Run(None), *map(read_run, trainings)]
-    loading = (offline, trust_remote_code, "hooks", dtype, device, attention)
-    sources = [inputs.source(model, revision, run.folder, *loading) for run in runs]
-    chosen = inputs.pairs(pairs, offline)
-    if any(pair.split == "train" for pair in chosen):
-        raise UsageError(f"--pairs {pairs}: some are of the split train, which was trained on; leave them out.")
-    identities = [inputs.identity(*source) for source in sources]
-    # What was trained belongs to a report too: two trainings may end in the same projector under two names.
-    models = [[run.group, run.seed, list(run.choices), one] for run, one in zip(runs, identities, strict=True)]
-    how = {"question": question, "transplants": transplants, "seed": seed}
-    stamp = {"models": models, "pairs": pairs, **how, "code": code_digest()}
-    folder = out / f"tga-eval-{inputs.short_digest(stamp)}"
-    if finished_study(folder, stamp):
-        notify("Nothing has changed since this report was written; no model was loaded.")
-    else:
-        notify(f"Measuring {len(trainings)} trainings on {len(chosen)} pairs, beside the model {BEFORE}.")
-        _evaluate(list(zip(runs, sources, strict=True)), chosen, out, folder, stamp)
-    _summarise_study(folder)
-
-
-def _evaluate(
-    runs: list[tuple["Run", Any]], pairs: tuple["Pair", ...], root: Path, folder: Path, stamp: dict[str, Any]
-) -> None:
-    from analyses.cross_modal.arms import image_prompts
-    from analyses.tga.evaluation import Evaluated
-    from analyses.tga.evaluation import evaluate as measure
-    from analyses.tga.study import run as study_of
-    from interp.console import notify
-    from interp.report import write_study
-
-    found: list[Evaluated] = []
-    for run, (source, runtime) in runs:
-        notify(f"{run.group}, seed {run.seed}" if run.folder else run.group)
-        found.append(
-            measure(
-                run,
-                source,
-                runtime,
-                pairs,
-                root,
-                question=stamp["question"],
-                answer=_answer(stamp["pairs"]),
-                transplants=stamp["transplants"] and run.group not in {one.run.group for one in found},
-                harvest=inputs.run,
-                seed=stamp["seed"],
-                notify=notify,
-            )
-        )
-    about = {"prompts": image_prompts(pairs, stamp["question"]).digest, "code": stamp["code"], "seed": stamp["seed"]}
-    study = study_of(found, model=runs[0][1][0].name, pairs=stamp["pairs"], seed=stamp["seed"], provenance=about)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_study(study, folder, stamp=stamp)
-
-
-def _summarise_study(folder: Path) -> None:
-    from interp.console import out as console
-    from interp.console import visible
-    from interp.report import read_headlines
-
-    for line in read_headlines(folder):
-        console.print(f"- {visible(line)}")
-    console.print(f"\nreport: {folder / 'report.html'}")
+    changed = {field: value for field, value in given.items() if value is not None}
+    if layers is not None:
+        changed["layers"] = parse_layers(layers, force=force)
+    return variant(name, **changed)
 
 
 def _train(
@@ -218,19 +125,51 @@ def _train(
     from interp.cache.publish import publishing
     from interp.console import notify, progress, stoppable
     from interp.models.load import load
-    from interp.models.text_encoder import load_text_encoder
-    from interp.tga.preparation import more_texts, prepare
+    from interp.tga.processes import Processes
     from interp.tga.tracking import tracker
     from interp.tga.trainer import train as fit
 
-    offline = model[3]
-    source, runtime = inputs.source(*model)
-    pairs = inputs.pairs(asked["pairs"], offline)
+    processes = Processes()
+    with processes.one_first():
+        source, runtime = inputs.source(*model)
+    runtime = replace(runtime, device=processes.device or runtime.device)
     notify(f"Loading {source.name} ({runtime.dtype} on {runtime.device}).")
     adapter = load(source, runtime)
+    with processes.one_first():
+        prepared = _prepare(adapter, asked, recipe, runs, offline=model[3])
+    data, main = prepared.data, processes.rank == 0
+    notify(
+        f"Training {recipe.variant.name} on {len(data.train)} pictures ({data.arm}), "
+        f"{recipe.total_steps(len(data.train))} steps."
+    )
+    log = tracker(track, "interp-tga", recipe.record()) if track and main else lambda _: None
+    with stoppable() as should_stop, progress("training", "steps") as update:
+        trained = fit(
+            adapter.model,
+            data,
+            recipe,
+            folder,
+            name=source.name,
+            processes=processes,
+            progress=update,
+            log=log,
+            should_stop=should_stop,
+        )
+    if main:
+        with publishing(folder / "retrieved.parquet") as path:
+            prepared.retrieved.to_parquet(path, index=False)
+    return trained
+
+
+def _prepare(adapter: "Adapter", asked: dict[str, str], recipe: "Recipe", runs: Path, *, offline: bool) -> "Prepared":
+    from interp.console import notify, progress
+    from interp.models.text_encoder import load_text_encoder
+    from interp.tga.preparation import more_texts, prepare
+
+    pairs = inputs.pairs(asked["pairs"], offline)
     reader = load_text_encoder(asked["encoder"], offline=offline, notify=notify)
     with progress("vision features", "pictures") as update:
-        prepared = prepare(
+        return prepare(
             adapter,
             pairs,
             runs,
@@ -239,32 +178,10 @@ def _train(
             question=asked["question"],
             encoder=reader,
             texts=more_texts(asked["texts"], [p.caption for p in pairs]),
-            answer=_answer(asked["pairs"]),
+            answer=inputs.answer(asked["pairs"]),
             notify=notify,
             progress=update,
         )
-    data = prepared.data
-    notify(
-        f"Training {recipe.variant.name} on {len(data.train)} pictures ({data.arm}), "
-        f"{recipe.total_steps(len(data.train))} steps."
-    )
-    log = tracker(track, "interp-tga", recipe.record()) if track else lambda _: None
-    with stoppable() as should_stop, progress("training", "steps") as update:
-        trained = fit(
-            adapter.model, data, recipe, folder, name=source.name, progress=update, log=log, should_stop=should_stop
-        )
-    with publishing(folder / "retrieved.parquet") as path:
-        prepared.retrieved.to_parquet(path, index=False)
-    return trained
-
-
-def _answer(pairs: str) -> Callable[[str], str]:
-    """How a caption is answered: the bundled concepts as `demo:llava` learnt to name them, others as they are."""
-    if pairs.partition(":")[0] != "scenes":
-        return lambda caption: caption
-    from interp.models.projector.recipe import answer
-
-    return answer
 
 
 def _summarise(trained: "Trained", variant: "Variant") -> None:
