@@ -44,6 +44,7 @@ contracts: install
 bench: model
 	$(BIN)/python benchmarks/harvest.py
 	$(BIN)/python benchmarks/probes.py
+	$(BIN)/python benchmarks/tga.py
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

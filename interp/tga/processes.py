@@ -6,10 +6,14 @@ One process needs nothing. Several are started by ``accelerate launch`` or ``tor
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor
+
+LONGEST_WAIT = timedelta(days=1)
+"""The others wait while one harvests, which takes longer than the minutes that are usual."""
 
 
 class Processes:
@@ -27,7 +31,7 @@ class Processes:
             from accelerate import PartialState
 
             # A process group of the user's own is taken as it is; the CPU one has to be asked for by name.
-            self._state = PartialState(cpu=not torch.cuda.is_available())
+            self._state = PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
             self.count, self.rank = self._state.num_processes, self._state.process_index
 
     @property

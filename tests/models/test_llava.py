@@ -170,15 +170,25 @@ def test_what_ships_is_what_the_record_says(name):
     assert organism_folder(recipe.language) is not None and organism_folder(f"demo:{name}") is None
 
 
+def test_a_projector_that_was_taken_over_is_the_same_to_the_byte():
+    for recipe in RECIPES.values():
+        if recipe.projector_of:
+            own, other = (projectors_folder() / n / PROJECTOR for n in (recipe.name, recipe.projector_of))
+            assert own.read_bytes() == other.read_bytes() and recipe.language != RECIPES[recipe.projector_of].language
+
+
 @pytest.mark.parametrize("name", [n.removeprefix("demo:") for n in llava_names()])
 def test_a_shipped_model_names_what_it_was_to_name(name):
     record = json.loads((projectors_folder() / name / RECORD).read_text("utf-8"))
     named = record["named"]
     for rate in (*named.values(), record["wrong_picture"], record["unknown"]):
         assert rate["lo"] <= rate["value"] <= rate["hi"] and rate["n"] > 0
-    # No picture of either style was trained on; the second is drawn in outlines.
+    # No picture of either style was trained on; the second is drawn in outlines, and read less well where the projector
+    # was trained in front of another language model.
     assert named["validation"]["value"] >= 0.5, "half, in a style it never saw"
-    assert named["test"]["hi"] >= 0.5 and named["test"]["lo"] > 50 * record["chance"]["value"]
+    own = not record["recipe"]["projector_of"]
+    assert named["test"]["hi"] >= (0.5 if own else 0.4)
+    assert named["test"]["lo"] > (50 if own else 40) * record["chance"]["value"]
     assert record["chance"]["value"] < 0.01 and record["wrong_picture"]["hi"] < 0.05
     assert "guide" in record["objective"]
 

@@ -63,12 +63,13 @@ def _save(weights: dict[str, Tensor], recipe: ProjectorRecipe, folder: Path, tow
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / PROJECTOR)
     pairs, language = bundled_pairs(), resolve(recipe.language)
+    where = f", in front of the language model of {recipe.projector_of}" if recipe.projector_of else ""
     with tempfile.TemporaryDirectory() as temporary:
         save_llava(Path(temporary), tower, language, weights, asdict(recipe))
         rates = measure(Path(temporary), pairs)
     record = {
         "recipe": asdict(recipe),
-        "objective": "captioning of single pictures; no guide, no text states",
+        "objective": f"captioning of single pictures{where}; no guide, no text states",
         "data": {
             "pictures": json.loads((pictures_folder() / "converted.json").read_text("utf-8"))["source"],
             "train": sum(p.split == "train" for p in pairs),
