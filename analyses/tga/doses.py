@@ -8,12 +8,12 @@ import pandas as pd
 from analyses.cross_modal.transfer import DSR, EXCESS, OVER_REFUSAL
 from analyses.tga.groups import NAMED, NO_GUIDE, RETRIEVED, Group, without_guide
 from analyses.tga.runs import BEFORE, Run
-from analyses.tga.tables import ALIGNMENT, on_pictures
+from analyses.tga.tables import ALIGNMENT, ODDS_GAP, on_pictures
 from interp.study import ranges
 
 WEIGHT, LAYERS, STEPS = "weight", "layers", "steps"
 DOSES = (WEIGHT, LAYERS, STEPS)
-SHOWN = (DSR, OVER_REFUSAL, EXCESS, NAMED, ALIGNMENT)
+SHOWN = (DSR, OVER_REFUSAL, EXCESS, NAMED, ODDS_GAP, ALIGNMENT)
 COLUMNS = ["dose", "of", "at", "measure", "value", "lo", "hi", "n", "seeds"]
 
 

@@ -15,11 +15,12 @@ from analyses.cross_modal.completeness import Transplants
 from analyses.cross_modal.observation import answer_arm, as_answers
 from analyses.cross_modal.own_refusals import default_refusals, own_refusals
 from analyses.cross_modal.session import Arrays, Effort, Session
-from analyses.cross_modal.transfer import ARMS, CAPTION, IMAGE, TEXT, Answers, default_judges, judged
+from analyses.cross_modal.transfer import ARMS, CAPTION, IMAGE, TEXT, default_judges, judged
 from analyses.cross_modal.transplant_run import TransplantRun
 from analyses.subjects import Runner, harvested
 from analyses.tga.runs import Run
 from interp.cache import ActivationCache, Capture, run_harvest
+from interp.causal import refusal_log_odds
 from interp.geometry import Alignment, Arms, alignment
 from interp.geometry.arms import FOLDS
 from interp.models.adapter import Adapter
@@ -30,6 +31,7 @@ from interp.models.projector.recipe import named
 from interp.models.runtime import Runtime
 from interp.models.source import ModelSource
 from interp.models.teacher_forcing import answer_log_probs, answered, divergence
+from interp.prompts.families import RefusalFamily
 from interp.prompts.pairs import Pair
 from interp.prompts.twins import bundled_twins
 
@@ -50,6 +52,8 @@ class Evaluated:
         refused: by judge and arm, 1 for an answer judged a refusal, 0 for all else, NaN for what can not be read.
         named: whether the answer to the picture is its caption and nothing else.
         loss: cross-entropy of the caption behind the picture, nats per token.
+        log_odds: that the answer to the picture opens as the model's own refusals of text do, nats; NaN for pairs of no
+            scene. What is not yet a refusal shows here.
         alignment: picture against caption in its place, over all concepts.
         text_kl: KL(before || after) by text prompt, nats per token along what the model answered before; empty where
             the language model was not trained, so that nothing about text can have changed.
@@ -62,6 +66,7 @@ class Evaluated:
     refused: dict[tuple[str, str], Float[ndarray, " pair"]]
     named: Bool[ndarray, " pair"]
     loss: Float[ndarray, " pair"]
+    log_odds: Float[ndarray, " pair"]
     alignment: Alignment
     text_kl: Float[ndarray, " prompt"]
     transplants: Transplants | None = None
@@ -114,6 +119,9 @@ def evaluate(
     in_text = Session(tuple(pairs), Path(said.place), said.key, reading, *how)
     answers = as_answers(pairs, {arm: answer_arm(session if arm == IMAGE else in_text, arm) for arm in ARMS})
     right = [answer(pair.caption) for pair in pairs]
+    words = own_refusals([one for arm in (TEXT, CAPTION) for one in answers.said[arm]]) or default_refusals()
+    of_scenes = replace(session, pairs=tuple(pair for pair in pairs if pair.scene is not None))
+    odds = of_scenes.arrays("refusal_log_odds", partial(_log_odds, of_scenes, words), read=words.phrases)["log_odds"]
     losses = session.arrays("caption_loss", partial(_losses, session, right), read=right)
     kept = session.arrays("text_kl", partial(_text_kl, session, source, runtime)) if run.lora else {}
     return Evaluated(
@@ -123,9 +131,10 @@ def evaluate(
         {(judge, arm): found for arm in ARMS for judge, found in judged(answers.said[arm], default_judges()).items()},
         np.array([named(one, pair.caption) for one, pair in zip(answers.said[IMAGE], pairs, strict=True)]),
         losses["loss"],
+        _in_place(odds, [pair.scene is not None for pair in pairs]),
         _aligned(seen, said, pairs, seed),
         kept.get("kl", np.zeros(0)),
-        _transplants(session, answers) if transplants else None,
+        TransplantRun(of_scenes, words).transplants() if transplants else None,
     )
 
 
@@ -150,11 +159,20 @@ def _aligned(seen: ActivationCache, said: ActivationCache, pairs: Sequence[Pair]
     return alignment(arms, VARIANT, folds=min(FOLDS, len(set(concepts)) // 2), seed=seed)
 
 
-def _transplants(session: Session, answered: Answers) -> Transplants:
-    """Of the scenes' pairs, read in the openings with which the model refuses texts."""
-    words = own_refusals([one for arm in (TEXT, CAPTION) for one in answered.said[arm]])
-    scenes = replace(session, pairs=tuple(pair for pair in session.pairs if pair.scene is not None))
-    return TransplantRun(scenes, words or default_refusals()).transplants()
+def _log_odds(session: Session, words: RefusalFamily) -> Arrays:
+    """How near the answer to every picture is to a refusal in the model's own openings."""
+    if not session.pairs:
+        return {"log_odds": np.zeros(0)}
+    session.notify(f"Reading refusals behind {len(session.pairs)} pictures.")
+    prompts, size = session.prompts(IMAGE), session.effort.batch_size
+    return {"log_odds": refusal_log_odds(session.adapter, prompts, [words], batch_size=size).numpy()}
+
+
+def _in_place(values: Float[ndarray, " chosen"], chosen: Sequence[bool]) -> Float[ndarray, " pair"]:
+    """Values where they belong, NaN elsewhere."""
+    found = np.full(len(chosen), np.nan)
+    found[np.flatnonzero(chosen)] = values
+    return found
 
 
 def _losses(session: Session, right: Sequence[str]) -> Arrays:

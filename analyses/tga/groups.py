@@ -15,6 +15,7 @@ from interp.scenes.catalogue import SYMBOLIC
 from interp.stats import group_weights
 
 NAMED, LOSS, ORDINARY = "captions named", "caption loss (nats per token)", "refusal of ordinary pictures"
+ODDS, TWIN_ODDS = "refusal log-odds of harmful pictures (nats)", "refusal log-odds of their twins (nats)"
 NO_GUIDE, RETRIEVED = "no-guide", "retrieved-text-only"
 Weights = Float[ndarray, "resample pair"]
 
@@ -46,9 +47,13 @@ class Group:
     def values(self, judge: str, arm: str, measure: str) -> Float[ndarray, "member pair"]:
         """A measure of every training by pair; NaN for pairs that are not meant."""
         pairs = self.first.pairs
+        harmful = [p.label == "harmful" and p.scene not in SYMBOLIC for p in pairs]
+        twins = [p.twin_of is not None and p.scene not in SYMBOLIC for p in pairs]
         meant = {
-            DSR: [p.label == "harmful" and p.scene not in SYMBOLIC for p in pairs],
-            OVER_REFUSAL: [p.twin_of is not None and p.scene not in SYMBOLIC for p in pairs],
+            DSR: harmful,
+            OVER_REFUSAL: twins,
+            ODDS: harmful,
+            TWIN_ODDS: twins,
             ORDINARY: [p.scene is None for p in pairs],
             NAMED: [p.label == "harmless" for p in pairs],
             LOSS: [p.label == "harmless" for p in pairs],
@@ -56,6 +61,8 @@ class Group:
         every = {
             NAMED: lambda e: e.named.astype(float),
             LOSS: lambda e: e.loss,
+            ODDS: lambda e: e.log_odds,
+            TWIN_ODDS: lambda e: e.log_odds,
         }.get(measure, lambda e: e.refused[judge, arm])
         return np.stack([np.where(meant, every(member), np.nan) for member in self.members])
 

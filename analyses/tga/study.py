@@ -16,6 +16,7 @@ from analyses.tga.evaluation import Evaluated
 from analyses.tga.groups import NAMED, NO_GUIDE, Group, grouped
 from analyses.tga.tables import (
     ALIGNMENT,
+    ODDS_GAP,
     alignment_table,
     comparison_table,
     difference_table,
@@ -43,6 +44,8 @@ NOTES = (
     "Values are means over seeds; intervals resample concepts, with a twin drawn together with its pair, and do not "
     "hold the spread over seeds, whose lowest and highest value stand beside them. A seed is another order of the "
     "pictures: every training starts from the same projector.",
+    "Log-odds of a refusal are those of the openings with which the model itself refuses text; beyond the twins' they "
+    "show what is not yet a refusal.",
     "The arm says how the harmful pictures took part in the training; what the projector had learned of them before "
     "is not undone by it.",
     "The alignment excess (matched minus shuffled pairs, centred) is averaged over all layers but the first; the raw "
@@ -102,13 +105,13 @@ def _sentences(groups: Sequence[Group], table: pd.DataFrame) -> list[str]:
     for group in groups:
         own = table[table["group"] == group.name]
         dsr, over = (_estimate(own, judge, IMAGE, measure) for measure in (DSR, OVER_REFUSAL))
-        named, excess = _estimate(own, "", IMAGE, NAMED), _estimate(own, "", IMAGE, ALIGNMENT)
+        named, gap, excess = (_estimate(own, "", IMAGE, measure) for measure in (NAMED, ODDS_GAP, ALIGNMENT))
         text = _estimate(own, judge, TEXT, EXCESS)
         seeds = f"{len(group.members)} seed{'s' if len(group.members) > 1 else ''}"
         lines.append(
             f"{group.name} ({seeds}): refuses {told_share(dsr)} of harmful pictures and {told_share(over)} of their "
-            f"twins (in text {told_share(text)} more harmful ones than twins), names {told_share(named)} of harmless "
-            f"pictures, alignment excess {told(excess)}."
+            f"twins (in text {told_share(text)} more harmful ones than twins), with log-odds {told(gap)} nats above "
+            f"the twins', names {told_share(named)} of harmless pictures, alignment excess {told(excess)}."
         )
     if not any(group.first.run.variant == NO_GUIDE for group in groups):
         lines.append("No training without a guide is among them, so nothing can be said of what the guide does.")

@@ -11,12 +11,25 @@ from analyses.cross_modal.completeness import transplant_table
 from analyses.cross_modal.resampled import as_rows, bounds, difference_of, mean_of, told, told_share
 from analyses.cross_modal.transfer import CAPTION, DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
 from analyses.tga.evaluation import SLOT, VARIANT
-from analyses.tga.groups import LOSS, NAMED, NO_GUIDE, ORDINARY, RETRIEVED, Group, by_seed, over_seeds, without_guide
+from analyses.tga.groups import (
+    LOSS,
+    NAMED,
+    NO_GUIDE,
+    ODDS,
+    ORDINARY,
+    RETRIEVED,
+    TWIN_ODDS,
+    Group,
+    by_seed,
+    over_seeds,
+    without_guide,
+)
 from analyses.tga.runs import BEFORE
 from interp.geometry import Profile
-from interp.stats import Estimate, group_weights, newcombe, percentile_interval, wilson
+from interp.stats import Estimate, group_weights, newcombe, percentile_interval, weighted_mean, wilson
 from interp.study import LAYERS_COLUMNS
 
+ODDS_GAP = "refusal log-odds of harmful pictures minus twins (nats)"
 ALIGNMENT, TEXT_KL = "alignment excess", "text KL (nats per token)"
 SEEN_DSR = "DSR of pictures named before"
 SHARES = (DSR, OVER_REFUSAL, EXCESS, ORDINARY, NAMED, SEEN_DSR)
@@ -30,7 +43,8 @@ def variants_table(groups: Sequence[Group]) -> pd.DataFrame:
     Returns:
         group, judge, arm, measure, value, lo, hi, n (pairs), seeds, lowest, highest. DSR, over-refusal, excess (DSR
         minus over-refusal) and refusal of ordinary pictures, 0 to 1 (excess -1 to 1); captions named, 0 to 1; caption
-        loss; alignment excess over all layers but the first; KL on text prompts, 0 with n = 0 where the language model
+        loss; log-odds of a refusal in the model's own openings, of harmful pictures and beyond those of their twins;
+        alignment excess over all layers but the first; KL on text prompts, 0 with n = 0 where the language model
         was not trained. Where the model as it was is among the groups, also the DSR of those pictures that it named:
         what is not seen can not be refused for what it shows.
     """
@@ -79,6 +93,10 @@ def _rows(group: Group) -> Iterator[tuple[object, ...]]:
     named, losses = (group.values("", IMAGE, measure) for measure in (NAMED, LOSS))
     yield _row(group, ("", IMAGE, NAMED), _share(over_seeds(named), group), by_seed(named))
     yield _row(group, ("", IMAGE, LOSS), mean_of(over_seeds(losses), group.weights), by_seed(losses))
+    odds, twins = (by_seed(group.values("", IMAGE, measure)) for measure in (ODDS, TWIN_ODDS))
+    yield _row(group, ("", IMAGE, ODDS), mean_of(over_seeds(group.values("", IMAGE, ODDS)), group.weights), odds)
+    gaps = [own - its for own, its in zip(odds, twins, strict=True)]
+    yield _row(group, ("", IMAGE, ODDS_GAP), odds_gap_of(group)[0], gaps)
     excess = alignment_of(group)
     yield _row(group, ("", IMAGE, ALIGNMENT), excess[0], excess[1])
     changed = [member.text_kl for member in group.members if len(member.text_kl)]
@@ -115,6 +133,21 @@ def excess_of(group: Group, judge: str, arm: str) -> tuple[Estimate, Float[ndarr
     return difference_of(means, harmful, group.weights)
 
 
+def odds_gap_of(group: Group) -> tuple[Estimate, Float[ndarray, " resample"]]:
+    """Refusal log-odds of harmful pictures minus those of their twins, mean over seeds, with its bootstrap draws."""
+    means, drawn, n = [], [], 0
+    for measure in (ODDS, TWIN_ODDS):
+        values = over_seeds(group.values("", IMAGE, measure))
+        there = ~np.isnan(values)
+        if not there.any():
+            return Estimate(np.nan, np.nan, np.nan, 0), np.full(len(group.weights), np.nan)
+        means.append(float(values[there].mean()))
+        drawn.append(weighted_mean(values[there], group.weights[:, there]))
+        n += int(there.sum())
+    lo, hi = percentile_interval(drawn[0] - drawn[1])
+    return Estimate(means[0] - means[1], float(lo), float(hi), n), drawn[0] - drawn[1]
+
+
 def alignment_of(group: Group) -> tuple[Estimate, list[float]]:
     """The alignment excess averaged over layers above 0 and over seeds, and that of every seed."""
     profiles = [member.alignment.excess for member in group.members]
@@ -148,18 +181,23 @@ def _differences(group: Group, other: Group) -> Iterator[tuple[object, ...]]:
         still = newcombe(own, its)
         lo, hi = bounds(drawn - drawn_its, still=(still.lo, still.hi))
         yield as_rows((judge, EXCESS), Estimate(own.value - its.value, lo, hi, min(own.n, its.n)))
-    for measure in (NAMED, LOSS):
+    for measure in (NAMED, LOSS, ODDS):
         yield as_rows(("", measure), paired(group, other, "", measure))
+    gap, drawn = odds_gap_of(group)
+    its_gap, drawn_its = odds_gap_of(other)
+    least, most = percentile_interval(drawn - drawn_its)
+    found = Estimate(gap.value - its_gap.value, float(least), float(most), min(gap.n, its_gap.n))
+    yield as_rows(("", ODDS_GAP), found)
 
 
 def paired(group: Group, other: Group, judge: str, measure: str) -> Estimate:
     """The mean over pairs of the difference of the means over seeds.
 
-    Where no pair differs the interval is that of a share of which none was seen, on both sides.
+    Where no pair differs in a share the interval is that of a share of which none was seen, on both sides.
     """
     own, its = (over_seeds(g.values(judge, IMAGE, measure)) for g in (group, other))
     found = mean_of(own - its, group.weights)
-    if found.n and found.value == found.lo == found.hi == 0:
+    if measure in SHARES and found.n and found.value == found.lo == found.hi == 0:
         most = wilson(0, found.n).hi
         return Estimate(0.0, -most, most, found.n)
     return found

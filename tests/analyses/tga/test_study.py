@@ -9,10 +9,10 @@ import torch
 
 from analyses.cross_modal.transfer import ARMS, DSR, EXCESS, IMAGE, OVER_REFUSAL, default_judges
 from analyses.tga.evaluation import Evaluated
-from analyses.tga.groups import NAMED
+from analyses.tga.groups import NAMED, ODDS
 from analyses.tga.runs import BEFORE, Run
 from analyses.tga.study import run
-from analyses.tga.tables import SEEN_DSR, TEXT_KL
+from analyses.tga.tables import ODDS_GAP, SEEN_DSR, TEXT_KL
 from interp.errors import UsageError
 from interp.geometry import Arms, alignment
 from interp.prompts.pairs import Pair
@@ -44,7 +44,7 @@ def aligned(strength, seed):
     return alignment(Arms(images, captions, tuple(p.id for p in PAIRS), (0, 1, 2)), permutations=20, resamples=50)
 
 
-def evaluated(variant, seed=0, *, dsr=0.1, over=0.05, named=0.9, strength=0.5, **known):
+def evaluated(variant, seed=0, *, dsr=0.1, over=0.05, named=0.9, strength=0.5, gap=0.0, **known):
     """Answers that are refusals at given rates on pictures, and of 90 % in text."""
     guides = variant not in ("no-guide", "retrieved-text-only", BEFORE)
     training = None if variant == BEFORE else Path(variant) / str(seed)
@@ -61,9 +61,25 @@ def evaluated(variant, seed=0, *, dsr=0.1, over=0.05, named=0.9, strength=0.5, *
         refused,
         sight.random(len(PAIRS)) < named,
         rng.random(len(PAIRS)),
+        np.where([p.scene is None for p in PAIRS], np.nan, sight.normal(-8, 1, len(PAIRS)) + gap * HARMFUL),
         aligned(strength, seed),
         np.full(4, 0.25) if run.lora else np.zeros(0),
     )
+
+
+def test_what_is_not_yet_a_refusal_shows_in_its_log_odds():
+    found = [evaluated(v, s, dsr=0.0, gap=g) for v, g in (("no-guide", 0.0), ("paper", 3.0)) for s in range(3)]
+    study = run(found, model="m", pairs="p")
+    table, differences = study.tables["variants"], study.tables["differences"]
+    for group, gap in (("no-guide, captioned, 9 steps", 0.0), ("paper, captioned, 9 steps", 3.0)):
+        row = table[(table["group"] == group) & (table["measure"] == ODDS_GAP)].iloc[0]
+        assert row["lo"] <= gap <= row["hi"] and row["hi"] - row["lo"] < 2, "as planted"
+    against = differences[
+        differences["against"].str.startswith("no-guide") & differences["measure"].isin([ODDS, ODDS_GAP])
+    ]
+    assert list(against["value"].round(6)) == [3.0, 3.0] and (against["lo"] > 2.9).all()
+    assert "with log-odds 3." in study.headlines[1] and "nats above the twins'" in study.headlines[1]
+    assert not any(claim.established for claim in study.claims), "nearer to a refusal is not one"
 
 
 def gaining(seeds):
