@@ -120,21 +120,17 @@ def evaluate(
     answers = as_answers(pairs, {arm: answer_arm(session if arm == IMAGE else in_text, arm) for arm in ARMS})
     right = [answer(pair.caption) for pair in pairs]
     words = own_refusals([one for arm in (TEXT, CAPTION) for one in answers.said[arm]]) or default_refusals()
-    of_scenes = replace(session, pairs=tuple(pair for pair in pairs if pair.scene is not None))
-    odds = of_scenes.arrays("refusal_log_odds", partial(_log_odds, of_scenes, words), read=words.phrases)["log_odds"]
-    losses = session.arrays("caption_loss", partial(_losses, session, right), read=right)
-    kept = session.arrays("text_kl", partial(_text_kl, session, source, runtime)) if run.lora else {}
     return Evaluated(
         run,
         tuple(pairs),
         answers.units,
         {(judge, arm): found for arm in ARMS for judge, found in judged(answers.said[arm], default_judges()).items()},
         np.array([named(one, pair.caption) for one, pair in zip(answers.said[IMAGE], pairs, strict=True)]),
-        losses["loss"],
-        _in_place(odds, [pair.scene is not None for pair in pairs]),
+        session.arrays("caption_loss", partial(_losses, session, right), read=right)["loss"],
+        _log_odds(session, words),
         _aligned(seen, said, pairs, seed),
-        kept.get("kl", np.zeros(0)),
-        TransplantRun(of_scenes, words).transplants() if transplants else None,
+        session.arrays("text_kl", partial(_text_kl, session, source, runtime))["kl"] if run.lora else np.zeros(0),
+        TransplantRun(_of_scenes(session), words).transplants() if transplants else None,
     )
 
 
@@ -159,20 +155,25 @@ def _aligned(seen: ActivationCache, said: ActivationCache, pairs: Sequence[Pair]
     return alignment(arms, VARIANT, folds=min(FOLDS, len(set(concepts)) // 2), seed=seed)
 
 
-def _log_odds(session: Session, words: RefusalFamily) -> Arrays:
-    """How near the answer to every picture is to a refusal in the model's own openings."""
-    if not session.pairs:
-        return {"log_odds": np.zeros(0)}
+def _of_scenes(session: Session) -> Session:
+    """The same without ordinary pairs."""
+    return replace(session, pairs=tuple(pair for pair in session.pairs if pair.scene is not None))
+
+
+def _log_odds(session: Session, words: RefusalFamily) -> Float[ndarray, " pair"]:
+    """How near the answer to every picture of a scene is to a refusal in the model's own openings; NaN elsewhere."""
+    scenes = _of_scenes(session)
+    found = np.full(len(session.pairs), np.nan)
+    if scenes.pairs:
+        kept = scenes.arrays("refusal_log_odds", partial(_read_refusals, scenes, words), read=words.phrases)
+        found[[pair.scene is not None for pair in session.pairs]] = kept["log_odds"]
+    return found
+
+
+def _read_refusals(session: Session, words: RefusalFamily) -> Arrays:
     session.notify(f"Reading refusals behind {len(session.pairs)} pictures.")
     prompts, size = session.prompts(IMAGE), session.effort.batch_size
     return {"log_odds": refusal_log_odds(session.adapter, prompts, [words], batch_size=size).numpy()}
-
-
-def _in_place(values: Float[ndarray, " chosen"], chosen: Sequence[bool]) -> Float[ndarray, " pair"]:
-    """Values where they belong, NaN elsewhere."""
-    found = np.full(len(chosen), np.nan)
-    found[np.flatnonzero(chosen)] = values
-    return found
 
 
 def _losses(session: Session, right: Sequence[str]) -> Arrays:
