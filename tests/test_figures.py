@@ -143,6 +143,13 @@ def test_curves_carry_their_intervals_and_n():
     assert len(figure.data) == 4, "each curve has a band"
 
 
+def test_no_two_of_many_profiles_look_alike():
+    names = [f"group {i}" for i in range(20)]
+    figure = figures.profiles(rows_of({n: [0.0, 1.0] for n in names}, rows="group"), unit="cosine")
+    curves = [trace for trace in figure.data if trace.line.dash]
+    assert len({(trace.line.color, trace.line.dash) for trace in curves}) == len(names)
+
+
 def test_user_text_is_shown_and_not_obeyed():
     nasty = "<b>x</b> </script> $\\href{javascript:1}{y}$ \u202egnp \x1b[2J\x00"
     shown = figures.literal(nasty)

@@ -33,18 +33,19 @@ def rate_of(refused: Float[ndarray, " pair"]) -> Estimate:
 
 
 def difference_of(
-    values: Float[ndarray, " pair"], first: Bool[ndarray, " pair"], weights: Weights
+    values: Float[ndarray, " pair"], first: Bool[ndarray, " pair"], weights: Weights, *, shares: bool = True
 ) -> tuple[Estimate, Float[ndarray, " resample"]]:
     """The mean over the first kind minus that over the other, and the same in every resample.
 
     Args:
-        values: verdicts or shares, 0 to 1; NaN is left out.
+        values: what is averaged; NaN is left out.
         first: which pairs are of the first kind.
         weights: of all pairs; concepts that hold both kinds are drawn together.
+        shares: whether the values are verdicts or shares, 0 to 1, so that an interval can be had without resamples.
 
     Returns:
         NaN throughout where a kind has no value. Where no resample differs, as when nothing at all was refused, the
-        interval is `newcombe`'s: a point would be certainty.
+        interval of shares is `newcombe`'s, since a point would be certainty; that of other values is unknown, NaN.
     """
     there = ~np.isnan(values)
     kinds = there & first, there & ~first
@@ -52,8 +53,11 @@ def difference_of(
         return Estimate(np.nan, np.nan, np.nan, int(there.sum())), np.full(len(weights), np.nan)
     own, other = (weighted_mean(values[kind], weights[:, kind]) for kind in kinds)
     value = float(values[kinds[0]].mean() - values[kinds[1]].mean())
-    still = newcombe(*(wilson(round(values[kind].sum()), int(kind.sum())) for kind in kinds))
-    lo, hi = bounds(own - other, still=(still.lo, still.hi))
+    still = np.nan, np.nan
+    if shares:
+        of_counts = newcombe(*(wilson(round(values[kind].sum()), int(kind.sum())) for kind in kinds))
+        still = of_counts.lo, of_counts.hi
+    lo, hi = bounds(own - other, still=still)
     return Estimate(value, lo, hi, int(there.sum())), own - other
 
 

@@ -26,7 +26,7 @@ from analyses.tga.groups import (
 )
 from analyses.tga.runs import BEFORE
 from interp.geometry import Profile
-from interp.stats import Estimate, group_weights, newcombe, percentile_interval, weighted_mean, wilson
+from interp.stats import Estimate, group_weights, newcombe, percentile_interval, wilson
 from interp.study import LAYERS_COLUMNS
 
 ODDS_GAP = "refusal log-odds of harmful pictures minus twins (nats)"
@@ -135,17 +135,9 @@ def excess_of(group: Group, judge: str, arm: str) -> tuple[Estimate, Float[ndarr
 
 def odds_gap_of(group: Group) -> tuple[Estimate, Float[ndarray, " resample"]]:
     """Refusal log-odds of harmful pictures minus those of their twins, mean over seeds, with its bootstrap draws."""
-    means, drawn, n = [], [], 0
-    for measure in (ODDS, TWIN_ODDS):
-        values = over_seeds(group.values("", IMAGE, measure))
-        there = ~np.isnan(values)
-        if not there.any():
-            return Estimate(np.nan, np.nan, np.nan, 0), np.full(len(group.weights), np.nan)
-        means.append(float(values[there].mean()))
-        drawn.append(weighted_mean(values[there], group.weights[:, there]))
-        n += int(there.sum())
-    lo, hi = percentile_interval(drawn[0] - drawn[1])
-    return Estimate(means[0] - means[1], float(lo), float(hi), n), drawn[0] - drawn[1]
+    harmful, twins = (over_seeds(group.values("", IMAGE, measure)) for measure in (ODDS, TWIN_ODDS))
+    is_harmful = ~np.isnan(harmful)
+    return difference_of(np.where(is_harmful, harmful, twins), is_harmful, group.weights, shares=False)
 
 
 def alignment_of(group: Group) -> tuple[Estimate, list[float]]:

@@ -9,13 +9,14 @@ from interp.figures.style import QUALITATIVE, literal, styled
 
 HARMFUL, HARMLESS = "#b2182b", "#2166ac"
 GROUP_COLOURS = {"harmful": HARMFUL, "harmless": HARMLESS}
+DASHES = ("solid", "dot", "dash", "dashdot")
 PANELS_ACROSS = 3
 
 
 def layer_curves(layers: pd.DataFrame, *, locators: list[str], unit: str, band: bool = True) -> go.Figure:
     """Curves over layers with their intervals as bands: one colour per group, one dash per locator."""
     figure = go.Figure()
-    dashes = dict(zip(locators, ("solid", "dot", "dash", "dashdot"), strict=False))
+    dashes = dict(zip(locators, DASHES, strict=False))
     chosen = layers[layers["locator"].isin(locators)]
     for (locator, group), rows in chosen.groupby(["locator", "group"], sort=False):
         if group not in GROUP_COLOURS and chosen["group"].nunique() > 1:
@@ -30,14 +31,18 @@ def layer_curves(layers: pd.DataFrame, *, locators: list[str], unit: str, band: 
 
 
 def profiles(layers: pd.DataFrame, *, unit: str) -> go.Figure:
-    """One curve over layers per group of a layer table, each with its interval as a band."""
+    """One curve over layers per group of a layer table, each with its interval as a band.
+
+    Beyond as many groups as there are colours, the colours come again with another dash.
+    """
     figure = go.Figure()
     for number, (group, rows) in enumerate(layers.groupby("group", sort=False)):
         rows = rows.sort_values("layer")
-        colour = QUALITATIVE[number % len(QUALITATIVE)]
+        again, place = divmod(number, len(QUALITATIVE))
+        colour, dash = QUALITATIVE[place], DASHES[again % len(DASHES)]
         name = f"{literal(group)} (n = {int(rows['n'].iloc[0])})"
         figure.add_trace(_band(rows, colour, name))
-        figure.add_trace(_curve(rows, colour, name))
+        figure.add_trace(_curve(rows, colour, name, dash=dash))
     return styled(figure, x="layer", y=unit, height=460)
 
 

@@ -44,14 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _train(recipe: ProjectorRecipe, work: Path, out: Path) -> None:
-    from transformers import Dinov2Model
-
     started = time.perf_counter()
     pairs, tower = bundled_pairs(notify=_say), tower_folder(notify=_say)
     if recipe.projector_of:
         taken = load_file(out / recipe.projector_of / PROJECTOR)
         _save(taken, recipe, out / recipe.name, tower, seconds=0)
         return
+    from transformers import Dinov2Model
+
     sight = Dinov2Model.from_pretrained(tower, dtype=torch.float32).eval()
     projector = train(recipe, pairs, sight, image_processor(recipe.pixels), work, _say)
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in projector.folded().items()}

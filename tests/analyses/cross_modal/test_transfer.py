@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from analyses.cross_modal.resampled import difference_of
 from analyses.cross_modal.transfer import (
     ALL_SCENES,
     CAPTION,
@@ -109,3 +110,11 @@ def test_two_judges_and_their_agreement():
     assert set(table["judge"]) == {"families", "harmbench"}
     assert list(kappas["arm"]) == [TEXT, CAPTION, IMAGE] and (kappas["kappa"].iloc[:2] == 1).all()
     assert (kappas["lo"] <= kappas["kappa"]).all() and (kappas["n"] == len(answered.units)).all()
+
+
+def test_a_difference_that_no_resample_moves_is_not_certain():
+    values, first, still = np.array([0.0, 0.0, 0.0]), np.array([True, True, False]), np.ones((9, 3))
+    share, _ = difference_of(values, first, still)
+    assert share.value == 0 and share.lo < 0 < share.hi, "Newcombe's"
+    nats, _ = difference_of(values - 8, first, still, shares=False)
+    assert nats.value == 0 and np.isnan([nats.lo, nats.hi]).all(), "unknown"
