@@ -148,7 +148,9 @@ def standardised(
     mean = states.mean(1)
     centred = states - mean.unsqueeze(1)
     scale = centred.square().sum(-1).mean(-1).sqrt()
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    # The mean of equal rows may miss them by rounding, which must not be blown up to a scale of 1.
+    rounding = 8 * torch.finfo(states.dtype).eps * mean.norm(dim=-1)
+    scale = torch.where(scale > rounding, scale, torch.ones_like(scale))
     return centred / scale[:, None, None], mean, scale
 
 
