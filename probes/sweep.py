@@ -149,9 +149,9 @@ def standardised(
     centred = states - mean.unsqueeze(1)
     scale = centred.square().sum(-1).mean(-1).sqrt()
     # The mean of equal rows may miss them by rounding, which must not be blown up to a scale of 1.
-    rounding = 8 * torch.finfo(states.dtype).eps * mean.norm(dim=-1)
-    scale = torch.where(scale > rounding, scale, torch.ones_like(scale))
-    return centred / scale[:, None, None], mean, scale
+    constant = scale <= 8 * torch.finfo(states.dtype).eps * mean.norm(dim=-1)
+    ready = centred / scale.masked_fill(constant, torch.inf)[:, None, None]
+    return ready, mean, scale.masked_fill(constant, 1)
 
 
 def _pick(

@@ -59,6 +59,14 @@ def test_constant_states_stay_finite():
     assert (ready == 0).all() and (scale == 1).all() and (mean == 7).all()
 
 
+@pytest.mark.parametrize("rows", [3, 48, 1000, 20_000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_rows_are_constant_where_their_mean_is_rounded(rows, dtype):
+    row = torch.randn(SITES, 1, 32, generator=torch.Generator().manual_seed(rows), dtype=dtype)
+    ready, _, scale = standardised(row.expand(-1, rows, -1).clone())
+    assert (ready == 0).all() and (scale == 1).all()
+
+
 def test_the_threshold_lies_between_the_classes():
     scores, target = np.array([0.0, 1.0, 2.0, 3.0]), np.array([False, False, True, True])
     assert youden_threshold(scores, target) == 1.5
