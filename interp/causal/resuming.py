@@ -80,7 +80,8 @@ class Resumable:
     @torch.no_grad()
     def under(self, patch: Patch) -> Kept:
         """The prompts as read under a patch of all their last tokens, as far back as it reaches."""
-        values = patch.values.to(self.kept.next_log_probs.device)
+        # States that were averaged are wider than the model's: written into a whole forward they are rounded too.
+        values = patch.values.to(self.kept.next_log_probs.device, self.kept.cache.layers[0].keys.dtype)
         width, lower = values.shape[1], self.kept.cache.layers[: patch.layer]
         cache = _before(self.kept.cache, width)
         with _beginning(self.adapter, patch.layer, (values,) if self.tuples else values):

@@ -60,6 +60,16 @@ def test_a_patch_does_what_it_does_in_a_whole_forward(name):
     assert not any("forward" in vars(site.module) for site in adapter.sites)
 
 
+def test_states_wider_than_the_model_are_rounded_as_a_whole_forward_rounds_them():
+    adapter, prompts = HooksAdapter.of_module(tiny_llama().bfloat16(), make_tokenizer()), text_prompts()
+    again, states = resumable(adapter, prompts)
+    assert states.dtype == torch.bfloat16
+    for layer in (1, 3):
+        patch = Patch(states[:, layer, -2:].float().mean(0, keepdim=True).expand(3, -1, -1), layer, (-2, -1))
+        found, expected = again.refusal_log_odds(patch, FAMILY), refusal_log_odds(adapter, prompts, [FAMILY], [patch])
+        torch.testing.assert_close(found, expected, atol=0.1, rtol=0.02)
+
+
 def test_pictures_are_kept_and_not_seen_again(tmp_path):
     adapter = HooksAdapter.of_module(tiny_llava(), llava_processor())
     prompts = [
