@@ -63,6 +63,8 @@ class Design:
         lists: how many lists the texts are in; 0 for flat.
         probes: how many of them are read; 0 for flat.
         recall: share of the corpus's own texts whose nearest other text is found, with its interval; None for flat.
+            Queries from elsewhere, such as image states, lie farther from all lists and may find less: compare a
+            sample of them with an ``exact`` search.
     """
 
     kind: Kind
@@ -140,6 +142,10 @@ class TextIndex:
     def digest(self) -> str:
         """sha256 over texts, vectors, space and the way of searching: equal digests retrieve equal texts."""
         design = {k: v for k, v in asdict(self.design).items() if k != "recall"}
+        if self.design.kind == "ivf":
+            # Which list a text is in decides whether it is read.
+            centroids = self.searched.quantizer.reconstruct_n(0, self.design.lists)
+            design["centroids"] = xxhash.xxh3_128(np.ascontiguousarray(centroids).data).hexdigest()
         parts = {"corpus": self.corpus.digest, "vectors": self.vectors_digest, "space": self.space, "design": design}
         return hashlib.sha256(canonical_json(parts)).hexdigest()
 
@@ -155,10 +161,14 @@ class TextIndex:
 
         Returns:
             Cosines, descending, and rows of the corpus; where there are fewer than k texts, row -1.
+
+        Raises:
+            UsageError: for queries of another width, not of length 1, or that are no numbers.
         """
         array = np.ascontiguousarray(np.asarray(queries), dtype=np.float32)
         if array.shape[1] != self.searched.d:
             raise UsageError(f"queries of {array.shape[1]} numbers for an index of {self.searched.d}.")
+        _require_unit(array, 0)
         if self.design.kind == "flat":
             found: tuple[ndarray, ndarray] = self.searched.search(array, k)
             return found
@@ -199,6 +209,8 @@ class TextIndex:
         """The first of two hits that is not the caption; the corpus holds no text twice, so one of them is not."""
         first = int(normalised(self.corpus.texts[rows[0]]) == normalised(caption))
         row = int(rows[first])
+        if row < 0:
+            raise UsageError(f"no text but the caption {caption!r} is there to be retrieved; give more texts.")
         return Retrieved(self.corpus.texts[row], self.corpus.origins[row], row, float(similarities[first]))
 
 

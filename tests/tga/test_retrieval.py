@@ -102,6 +102,24 @@ def test_vectors_that_can_not_be_indexed_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
+@pytest.mark.parametrize("wrong", [np.nan, 3.0])
+def test_queries_that_are_no_direction_are_refused(kind, wrong):
+    index, queries = TextIndex.of_vectors(corpus(300), unit(300, 8), space="s", kind=kind), unit(4, 8, seed=1)
+    queries[2] *= wrong
+    with pytest.raises(UsageError, match="vector 2 is not of length 1"):
+        index.retrieve(["a"] * 4, queries)
+
+
+def test_equal_digests_mean_equal_lists(monkeypatch):
+    monkeypatch.setattr(retrieval, "POINTS_PER_LIST", 4)
+    vectors = unit(3000, 16)
+    one, other, again = (TextIndex.of_vectors(corpus(3000), vectors, space="s", kind="ivf", seed=k) for k in (0, 1, 0))
+    assert one.digest == again.digest != other.digest
+    queries = unit(50, 16, seed=2)
+    np.testing.assert_array_equal(one.search(queries, k=3)[1], again.search(queries, k=3)[1])
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
 def test_it_is_saved_and_read_back(tmp_path, kind):
     index = TextIndex.of_vectors(corpus(300), unit(300, 8), space="letters", kind=kind)
     found = read_index(write_index(index, tmp_path / "index"), space="letters")
