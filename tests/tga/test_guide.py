@@ -75,7 +75,24 @@ def test_the_released_loss_has_no_gradient_and_no_guide_is_zero():
     assert guide_loss(image, caption, retrieved, VARIANTS["paper"]).loss.requires_grad
 
 
-def test_going_down_the_gradient_moves_images_to_their_captions_and_from_the_retrieved_texts():
+@pytest.mark.parametrize("name", ["paper", "centred"])
+def test_the_retrieved_text_weighs_the_pull_to_the_caption_and_turns_it_nowhere_else(name):
+    """Of -x + log(1 + exp(r - x)) with r = cos(R, C), which no picture changes, the slope is -1 - sigmoid(r - x)."""
+    image, caption, retrieved = states()
+    image.requires_grad_()
+    pulls = [
+        torch.autograd.grad(guide_loss(image, caption, other, VARIANTS[name]).loss, image)[0]
+        for other in (retrieved, caption + 0.1 * retrieved, -caption)
+    ]
+    lengths = [pull.norm(dim=-1) for pull in pulls]
+    for pull in pulls[1:]:
+        cosines = torch.nn.functional.cosine_similarity(pulls[0], pull, dim=-1)
+        torch.testing.assert_close(cosines, torch.ones_like(cosines))
+    assert (lengths[1] > lengths[0]).all() and (lengths[0] > lengths[2]).all(), "harder, the nearer the text"
+    assert (lengths[1] < 2 * lengths[2]).all()
+
+
+def test_going_down_the_gradient_moves_images_to_their_captions():
     image, caption, retrieved = states(dtype=torch.float32)
     image.requires_grad_()
     before = guide_loss(image, caption, retrieved, VARIANTS["paper"])
