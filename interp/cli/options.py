@@ -33,7 +33,7 @@ KeepText = Annotated[bool, typer.Option("--keep-text", help="Store prompt texts 
 Question = Annotated[str, typer.Option(help="What is asked about every picture.")]
 ASKED = "Describe this scene."
 """What is asked where nothing else is said."""
-Seed = Annotated[int, typer.Option(help="Seed of bootstrap and permutations.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of bootstrap and permutations.")]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -8,6 +8,7 @@ from interp.cache import ActivationCache
 from interp.errors import ModelError, UsageError
 from interp.models.adapter import Adapter
 from interp.models.encoding import Encoded, Encoder
+from interp.prompts.images import image_digest
 from interp.prompts.pairs import Pair
 from interp.prompts.prompt import PromptSet
 from interp.tga.harvest import picture_prompts, row_of_text, rows_by_id, text_prompts
@@ -88,20 +89,30 @@ def assemble(
                 "retrieved": row_of_text(text_rows, retrieved[pair.id]),
             }
         captioned = arm != "guide-only" or pair.label == "harmless"
-        sample = Sample(pair.id, ids, image, answered, feature_rows[pair.id], captioned=captioned, **known)
-        samples.append(sample)
+        known |= {"captioned": captioned, "picture": picture_of(pair)}
+        samples.append(Sample(pair.id, ids, image, answered, feature_rows[pair.id], **known))
     n = len(train)
     return TrainingSet(tuple(samples[:n]), tuple(samples[n:]), features, texts, arm, dict(about or {}))
+
+
+def picture_of(pair: Pair) -> str:
+    """A picture by its bytes: the first 16 hex digits of the sha256 of its file."""
+    return image_digest(pair.image)[:16]
+
+
+def answered(pairs: Sequence[Pair], question: str, answer: Callable[[str], str]) -> PromptSet:
+    """Every picture with the question and what is to be answered."""
+    prompts = picture_prompts(pairs, question)
+    said = (replace(q, response=answer(pair.caption)) for q, pair in zip(prompts, pairs, strict=True))
+    return PromptSet("answered", tuple(said))
 
 
 def _encoded(
     adapter: Adapter, pairs: Sequence[Pair], question: str, answer: Callable[[str], str]
 ) -> list[tuple[Encoded, tuple[int, ...]]]:
     """Every prompt with its picture, and the tokens of its answer with the end of the turn."""
-    prompts = picture_prompts(pairs, question)
-    said = tuple(replace(q, response=answer(pair.caption)) for q, pair in zip(prompts, pairs, strict=True))
     found = []
-    for e in Encoder(adapter.processor).encode(PromptSet("answered", said), ["image_mean", "t_post"]):
+    for e in Encoder(adapter.processor).encode(answered(pairs, question, answer), ["image_mean", "t_post"]):
         stop = e.at["t_post"] + 1
         prompt = replace(e, ids=e.ids[:stop], classes=e.classes[:stop])
         found.append((prompt, (*e.ids[stop:], adapter.tokenizer.eos_token_id)))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import TrainingError
@@ -29,6 +30,13 @@ class GradientAudit:
     language_norm: float
     cosine: float
 
+    @classmethod
+    def of(cls, guide: Float[Tensor, " parameter"], language: Float[Tensor, " parameter"]) -> "GradientAudit":
+        """The audit of both gradients of a batch, float64; see `gradients_of`."""
+        norms = float(guide.norm()), float(language.norm())
+        cosine = float(guide @ language) / (norms[0] * norms[1]) if norms[0] * norms[1] else math.nan
+        return cls(*norms, cosine)
+
     @property
     def share(self) -> float:
         """The guide's norm as a share of both, in [0, 1]; NaN where both are zero."""
@@ -36,21 +44,19 @@ class GradientAudit:
         return self.guide_norm / both if both else math.nan
 
 
-def audit_gradients(guide: Tensor, language: Tensor, parameters: Sequence[Tensor]) -> GradientAudit:
-    """Measures both gradients, leaving the graph and the parameters' own gradients as they are.
+def gradients_of(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> Float[Tensor, "loss parameter"]:
+    """The gradient of every loss, float64, leaving the graph and the parameters' own gradients as they are.
+
+    Gradients of the micro-batches of a batch, and of the processes that share one, add up to those of the batch.
 
     Args:
-        guide: scalar loss, with or without a graph.
-        language: scalar loss, with or without a graph.
+        losses: scalars, with or without a graph.
         parameters: of the projector.
 
     Returns:
-        Norms and cosine, summed in float64.
+        A row per loss; zeros for what it does not depend on.
     """
-    of_guide, of_language = _gradient(guide, parameters), _gradient(language, parameters)
-    norms = float(of_guide.norm()), float(of_language.norm())
-    cosine = float(of_guide @ of_language) / (norms[0] * norms[1]) if norms[0] * norms[1] else math.nan
-    return GradientAudit(norms[0], norms[1], cosine)
+    return torch.stack([_gradient(loss, parameters) for loss in losses])
 
 
 def require_honest(audit: GradientAudit, variant: Variant) -> None:
@@ -79,7 +85,7 @@ def require_honest(audit: GradientAudit, variant: Variant) -> None:
 
 
 def _gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """The gradient as one float64 vector; zeros for what the loss does not depend on."""
+    """The gradient of one loss as one vector."""
     found: Sequence[Tensor | None] = [None for _ in parameters]
     if loss.requires_grad:
         found = torch.autograd.grad(loss, list(parameters), retain_graph=True, allow_unused=True)

@@ -13,7 +13,7 @@ from interp.models.text_encoder import TextEncoder
 from interp.prompts.duplicates import normalised
 from interp.prompts.pairs import Pair
 from interp.scenes.captions import phrases
-from interp.tga.assembly import VALIDATION, assemble
+from interp.tga.assembly import VALIDATION, answered, assemble
 from interp.tga.corpus import Corpus
 from interp.tga.harvest import harvest_features, harvest_texts
 from interp.tga.retrieval import TextIndex
@@ -32,12 +32,10 @@ class Prepared:
     Attributes:
         data: the samples with the runs they are read from.
         retrieved: one row per picture: id, caption, the text that was retrieved for it, its similarity.
-        index: digest of the index.
     """
 
     data: TrainingSet
     retrieved: pd.DataFrame
-    index: str
 
 
 def prepare(
@@ -92,11 +90,11 @@ def prepare(
     data = assemble(
         adapter, used, arm=arm, variant=variant, features=features, texts=states,
         retrieved={p.id: other[p.caption] for p in used}, question=question, answer=answer,
-        about={"index": index.digest},
+        about={"index": index.digest, "pictures": answered(used, question, answer).digest},
     )  # fmt: skip
     hits = dict(zip(captions, found, strict=True))
     rows = [(p.id, p.caption, hits[p.caption].text, hits[p.caption].similarity) for p in used]
-    return Prepared(data, pd.DataFrame(rows, columns=["id", "caption", "retrieved", "similarity"]), index.digest)
+    return Prepared(data, pd.DataFrame(rows, columns=["id", "caption", "retrieved", "similarity"]))
 
 
 def more_texts(where: str, captions: Sequence[str]) -> tuple[str, ...]:

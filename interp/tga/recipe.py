@@ -8,6 +8,11 @@ from interp.errors import UsageError
 from interp.models.lora import Lora
 from interp.tga.variants import PAPER, Variant
 
+COUNTS = ("batch", "micro_batch", "audit_every", "checkpoint_every")
+COUNTS_OR_NONE = ("steps", "seed", "evaluate_every", "patience")
+LARGEST = 1e6
+"""Of any rate, decay or norm: more is a slip of the pen, and overflows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -50,15 +55,19 @@ class Recipe:
     lora: Lora | None = field(default=None)
 
     def __post_init__(self) -> None:
-        for name in ("batch", "micro_batch", "audit_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
-            raise UsageError(f"{self.steps} steps and {self.epochs} epochs train nothing; give either.")
+        for names, least in ((COUNTS, 1), (COUNTS_OR_NONE, 0)):
+            for name in names:
+                value = getattr(self, name)
+                _require(name, value, value >= least, f"at least {least}")
+        for name in ("learning_rate", "clip"):
+            _require(name, getattr(self, name), 0 < getattr(self, name) <= LARGEST, f"above 0, at most {LARGEST:g}")
+        _require("weight_decay", self.weight_decay, 0 <= self.weight_decay <= LARGEST, f"0 to {LARGEST:g}")
+        _require("warmup", self.warmup, 0 <= self.warmup < 1, "a share of the steps, at least 0 and below 1")
+        _require("epochs", self.epochs, 0 <= self.epochs < math.inf, "a number, at least 0")
+        if not self.steps and not self.epochs:
+            raise UsageError("0 steps and 0 epochs train nothing; give either.")
         if self.patience and not self.evaluate_every:
-            raise UsageError("patience counts measurements; say with evaluate_every how many steps lie between them.")
-        if not 0 <= self.warmup < 1:
-            raise UsageError(f"warm-up {self.warmup} is a share of the steps, at least 0 and below 1.")
+            raise UsageError("patience counts measurements; say how many steps lie between them (--evaluate-every).")
 
     def total_steps(self, pictures: int) -> int:
         """How many updates a training on so many pictures takes."""
@@ -78,3 +87,8 @@ class Recipe:
         chosen = {**asdict(self.variant), "layers": None if layers is None else list(layers)}
         lora = None if self.lora is None else {**asdict(self.lora), "targets": list(self.lora.targets)}
         return {**own, "lora": lora, **{f"variant.{k}": v for k, v in chosen.items()}}
+
+
+def _require(name: str, value: object, holds: bool, needed: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} is {value}; it must be {needed}.")

@@ -37,6 +37,7 @@ class Sample:
         retrieved: row of the states of the retrieved text; -1 when the run has none.
         captioned: whether the model learns to write the caption.
         guided: whether it counts in the guide loss.
+        picture: digest of the picture's file, by which an evaluation knows what was trained on; empty when unknown.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Sample:
     retrieved: int = -1
     captioned: bool = True
     guided: bool = True
+    picture: str = ""
 
 
 @dataclass(frozen=True)

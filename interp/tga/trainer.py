@@ -30,6 +30,7 @@ class Trained:
         folder: holds ``projector``, ``lora`` where one was trained, and the two tables as parquet.
         digest: of everything that decided it, as the projector's record carries it.
         steps: how many updates were made.
+        kept_step: after how many of them the projector is that is kept: the last, or the best with patience.
         stopped_early: whether the validation loss ended it.
         steps_table: one row per step: losses, cosines, gradients where audited, validation loss where measured.
         layers_table: cosines by layer on the validation pictures, where measured.
@@ -38,6 +39,7 @@ class Trained:
     folder: Path
     digest: str
     steps: int
+    kept_step: int
     stopped_early: bool
     steps_table: pd.DataFrame
     layers_table: pd.DataFrame
@@ -73,9 +75,10 @@ def train(
         What was trained and measured. The model holds the trained projector, in its own dtype.
 
     Raises:
-        TrainingError: when the guide's gradient is not what the variant says, see `interp.tga.audit`.
+        TrainingError: when the guide's gradient is not what the variant says, see `interp.tga.audit`, or a gradient is
+            no number.
         ModelMismatch: when ``out`` holds checkpoints of another training, naming the field.
-        UsageError: for layers or states that are not there.
+        UsageError: for layers or states that are not there, patience without validation pictures, or nothing to train.
         Interrupted: when asked to stop.
     """
     processes = processes or Processes()
@@ -102,7 +105,8 @@ def train(
     processes.wait()
     training.release()
     tables = training.tables()
-    return Trained(out, training.digest, training.step, training.stopped, tables["steps"], tables["layers"])
+    about = training.digest, training.step, training.kept_step, training.stopped
+    return Trained(out, *about, tables["steps"], tables["layers"])
 
 
 def _keep(training: Training, out: Path, main: bool) -> None:
@@ -117,10 +121,13 @@ def _write(training: Training, out: Path, name: str) -> None:
     make_folder(out)
     about = {
         "arm": training.data.arm,
-        "steps": training.step,
-        "stopped_early": training.stopped,
+        "steps": training.total,
+        "made_steps": training.step,
+        "kept_step": training.kept_step,
         "recipe": training.recipe.record(),
-        "data": training.data.digest,
+        "data": training.data.about,
+        "samples": training.data.digest,
+        "trained_on": sorted({s.picture for s in training.data.train if s.picture}),
     }
     write_projector(
         training.model.projector,

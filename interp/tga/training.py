@@ -3,18 +3,20 @@
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.cache.identity import canonical_json
+from interp.errors import TrainingError, UsageError
 from interp.models.lora import add_lora, frozen_but, lora_parameters
 from interp.models.projected import ProjectedModel
 from interp.models.projector_file import owner_of
-from interp.tga.audit import GradientAudit, audit_gradients, require_honest
+from interp.tga.audit import GradientAudit, gradients_of, require_honest
 from interp.tga.centring import MOMENTUM, RunningMean
 from interp.tga.checkpoint import Checkpoint, pack_optimizer, unpack_optimizer
 from interp.tga.losses import Centre, Losses, losses_of
@@ -48,6 +50,7 @@ class Training:
         self.trained = {**self.projector, **({} if self.adapted is None else lora_parameters(self.adapted))}
         frozen_but(model, list(self.trained.values()))
         self.layers = recipe.variant.layers_of(self.model.n_layers)
+        self._require_something_to_do()
         self.total = recipe.total_steps(len(data.train))
         self.identity = self._identity()
         # One kernel for all parameters would be as exact; one at a time is the same on every device.
@@ -56,7 +59,7 @@ class Training:
         )
         self.step, self.stopped = 0, False
         self.best: dict[str, Tensor] = {}
-        self.best_loss, self.worse = math.inf, 0
+        self.best_step, self.best_loss, self.worse = 0, math.inf, 0
         self.running = RunningMean.empty(len(self.layers), self.model.d_model, self.model.device)
         self.text = torch.zeros_like(self.running.mean)
         if recipe.variant.centred:
@@ -78,8 +81,11 @@ class Training:
         """What happens before the first step: image means are estimated, and the start is measured."""
         if self.recipe.variant.centred:
             for k in range(CALIBRATION):
+                chosen, images = self._chosen(k), torch.zeros_like(self.running.mean)
                 with torch.no_grad():
-                    self._take_in(self._losses(self._mine(self._chosen(k)[: self.recipe.micro_batch])))
+                    for mine in self._parts(chosen):
+                        images += self._losses(mine).image_sum
+                self._take_in(images, sum(s.guided for s in chosen))
         found = self._measure()
         self._layers += found.layers
         self._steps.append({"step": 0, "validation": found.loss})
@@ -88,35 +94,38 @@ class Training:
         """Makes one update and returns what was measured on the way.
 
         Raises:
-            TrainingError: when an audit finds another gradient than the variant says, before the update is made.
+            TrainingError: when an audit finds another gradient than the variant says, or a loss or gradient is no
+                number; before the update is made.
         """
         started = time.perf_counter()
         chosen = self._chosen(self.step)
         tokens = sum(len(s.answer) for s in chosen if s.captioned)
         pictures = sum(s.guided for s in chosen) if self.layers else 0
-        size = self.recipe.micro_batch
         sums = torch.zeros(4, device=self.model.device, dtype=torch.float64)
         images = torch.zeros_like(self.running.mean)
-        audit: GradientAudit | None = None
-        for start in range(0, len(chosen), size):
-            mine = self._mine(chosen[start : start + size])
-            if not mine:
-                continue
+        audited = self._audit_is_due and pictures >= bool(self.layers)
+        gradients = torch.zeros(2, sum(p.numel() for p in self.projector.values()) if audited else 0).to(sums)
+        for mine in self._parts(chosen):
             found = self._losses(mine)
             language, guide = found.language / max(1, tokens), found.guide / max(1, pictures)
-            if audit is None and self._audit_is_due and found.pictures >= bool(self.layers):
-                audit = audit_gradients(guide, language, list(self.projector.values()))
-                require_honest(audit, self.recipe.variant)
+            if audited:
+                gradients += gradients_of((guide, language), list(self.projector.values()))
             loss = language + guide
             if loss.requires_grad:
                 loss.backward()
             sums += torch.stack([x.detach().double() for x in (language, guide, *_mean_cosines(found))])
             images += found.image_sum
+        audit = self._audit(gradients) if audited else None
         rate = self._update()
-        if pictures and self.recipe.variant.centred:
-            self.running.update(self.processes.total(images) / pictures)
+        if self.recipe.variant.centred:
+            self._take_in(images, pictures)
         self.step += 1
         return self._noted(self.processes.total(sums), pictures, rate, audit, started)
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose parameters are kept: the best measurement's with patience, else the last."""
+        return self.best_step if self.best else self.step
 
     def take_best(self) -> None:
         """Puts back the parameters of the best measurement, where training was allowed to stop early."""
@@ -138,8 +147,8 @@ class Training:
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         loss = None if math.isinf(self.best_loss) else self.best_loss
-        numbers = {"batches": self.running.batches, "best": loss, "worse": self.worse, "stopped": self.stopped}
-        return tensors, numbers
+        best = {"best": loss, "best_step": self.best_step, "worse": self.worse}
+        return tensors, {"batches": self.running.batches, "stopped": self.stopped, **best}
 
     def restore(self, kept: Checkpoint) -> None:
         """Goes back to a checkpoint, to the bit."""
@@ -149,6 +158,7 @@ class Training:
                 parameter.copy_(kept.tensors[f"parameter.{name}"])
         unpack_optimizer(self.optimizer, list(self.trained), kept.tensors)
         self.best = {n.removeprefix("best."): t.to(device) for n, t in kept.tensors.items() if n.startswith("best.")}
+        self.best_step = numbers["best_step"]
         self.best_loss = math.inf if numbers["best"] is None else numbers["best"]
         self.worse, self.stopped, self.step = numbers["worse"], numbers["stopped"], kept.step
         self.running = RunningMean(kept.tensors["running"].to(device), numbers["batches"])
@@ -179,17 +189,34 @@ class Training:
             "model.dtype": str(dtype).removeprefix("torch."),
             "start": start.hexdigest(),
             **{f"recipe.{k}": v for k, v in self.recipe.record().items()},
-            "data": self.data.digest,
+            "data.arm": self.data.arm,
+            **{f"data.{k}": v for k, v in self.data.about.items()},
+            "samples": self.data.digest,
             "processes": self.processes.count,
         }
+
+    def _require_something_to_do(self) -> None:
+        if not self.layers and not any(sample.captioned for sample in self.data.train):
+            raise UsageError(
+                f"variant {self.recipe.variant.name} has no guide, and arm {self.data.arm} captions none of "
+                f"{len(self.data.train)} pictures, so nothing would be trained; choose another arm or variant."
+            )
+        if self.recipe.patience and not any(sample.captioned for sample in self.data.validation):
+            raise UsageError(
+                "patience waits for the validation loss, and no pair is of split validation; give some, or no patience."
+            )
 
     def _chosen(self, step: int) -> list[Sample]:
         rows = order_of(step, self.recipe.batch, len(self.data.train), self.recipe.seed)
         return [self.data.train[row] for row in rows]
 
-    def _mine(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """The part of a micro-batch that this process runs."""
-        return samples[self.processes.rank :: self.processes.count]
+    def _parts(self, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+        """What this process runs of every micro-batch; nothing where a short one leaves it none."""
+        size = self.recipe.micro_batch
+        for start in range(0, len(samples), size):
+            mine = samples[start : start + size][self.processes.rank :: self.processes.count]
+            if mine:
+                yield mine
 
     def _losses(self, samples: Sequence[Sample]) -> Losses:
         variant = self.recipe.variant
@@ -197,10 +224,16 @@ class Training:
         done = self.step / self.total
         return losses_of(self.model, self.data, samples, variant, self.layers, done=done, centre=centre)
 
-    def _take_in(self, found: Losses) -> None:
-        count = self.processes.total(torch.tensor(float(found.pictures), device=self.model.device))
-        if count:
-            self.running.update(self.processes.total(found.image_sum) / count)
+    def _take_in(self, images: Float[Tensor, "layer d_model"], pictures: int) -> None:
+        """A batch's sum of image states, of this process's part of it, goes into the running mean."""
+        if pictures:
+            self.running.update(self.processes.total(images) / pictures)
+
+    def _audit(self, gradients: Float[Tensor, "loss parameter"]) -> GradientAudit:
+        """The audit of a batch, of which this process has a part of both gradients."""
+        audit = GradientAudit.of(*self.processes.total(gradients))
+        require_honest(audit, self.recipe.variant)
+        return audit
 
     def _update(self) -> float:
         """Adds up gradients over the processes, clips them and moves the parameters."""
@@ -210,7 +243,12 @@ class Training:
                 parameter.grad = self.processes.total(
                     torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 )
-        nn.utils.clip_grad_norm_(list(self.trained.values()), self.recipe.clip)
+        norm = float(nn.utils.clip_grad_norm_(list(self.trained.values()), self.recipe.clip))
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"step {self.step + 1}: the norm of the gradient is {norm}, and the update was not made; a lower "
+                f"learning rate (it is {rate:.3g} here) or a wider dtype (fp32) usually helps."
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -249,7 +287,7 @@ class Training:
         found = measure(self.model, self.data, self.step, self.recipe.micro_batch, self.processes)
         if self.recipe.patience and not math.isnan(found.loss):
             if found.loss < self.best_loss:
-                self.best_loss, self.worse = found.loss, 0
+                self.best_step, self.best_loss, self.worse = self.step, found.loss, 0
                 self.best = {name: p.detach().clone() for name, p in self.trained.items()}
             else:
                 self.worse += 1

@@ -1,5 +1,6 @@
 """The ways of text-guided alignment, by name: what the guide loss is and what stands in the training prompt."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -37,6 +38,16 @@ class Variant:
     has_gradient: bool = True
     centred: bool = False
     retrieved_in_prompt: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "pair_weight", "contrast_weight"):
+            # A negative one would drive pictures away from their captions.
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"variant {self.name}: {name} is {getattr(self, name)}; it must be 0 or more.")
+        if not self.guides and (self.weight != 1 or self.layers is not None):
+            raise UsageError(
+                f"variant {self.name} has no guide, so that weight and layers say nothing; leave them out."
+            )
 
     @property
     def guides(self) -> bool:
@@ -94,7 +105,7 @@ def variant(name: str, **changed: Any) -> Variant:
         changed: fields of `Variant` that are put in the place of its own, such as ``layers`` or ``weight``.
 
     Raises:
-        UsageError: for an unknown name.
+        UsageError: for an unknown name, a weight below 0, or a weight or layers of a variant without a guide.
     """
     if name not in VARIANTS:
         raise UsageError(f"unknown variant {name!r}; choose one of {', '.join(VARIANTS)}.")

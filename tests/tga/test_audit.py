@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from interp.errors import TrainingError
-from interp.tga.audit import GradientAudit, audit_gradients, require_honest
+from interp.tga.audit import GradientAudit, gradients_of, require_honest
 from interp.tga.guide import guide_loss
 from interp.tga.variants import VARIANTS
 
@@ -17,6 +17,10 @@ def losses(name, seed=0):
     projected = (torch.randn(3, 4) @ weight.T)[:, None].expand(3, 2, 6)
     guide = guide_loss(projected, torch.randn(3, 2, 6), torch.randn(3, 2, 6), VARIANTS[name]).loss
     return guide, projected.square().mean(), weight
+
+
+def audit_gradients(guide, language, parameters):
+    return GradientAudit.of(*gradients_of((guide, language), parameters))
 
 
 def test_norms_and_cosine_are_those_of_the_gradients():

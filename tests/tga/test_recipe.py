@@ -1,3 +1,4 @@
+import math
 import sys
 from types import ModuleType
 
@@ -12,7 +13,7 @@ from interp.models.lora import Lora
 from interp.tga.recipe import Recipe
 from interp.tga.samples import order_of
 from interp.tga.tracking import tracker
-from interp.tga.variants import RELEASED
+from interp.tga.variants import RELEASED, variant
 
 
 def test_the_learning_rate_rises_and_falls_along_a_cosine():
@@ -30,10 +31,40 @@ def test_steps_are_given_or_counted_from_epochs():
     assert Recipe(batch=8, steps=7).total_steps(100) == 7
 
 
-@pytest.mark.parametrize("wrong", [{"batch": 0}, {"epochs": 0.0}, {"steps": -1}, {"warmup": 1.0}, {"micro_batch": 0}])
-def test_what_trains_nothing_is_refused(wrong):
-    with pytest.raises(UsageError):
-        Recipe(**wrong)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("batch", "micro_batch", "checkpoint_every") for value in (0, -3)),
+        *((name, value) for name in ("steps", "seed", "evaluate_every", "patience") for value in (-1, -7)),
+        *((name, value) for name in ("learning_rate", "clip") for value in (0.0, -1.0, math.nan, math.inf, 1e38)),
+        *(("epochs", value) for value in (-1.0, math.nan, math.inf)),
+        *(("weight_decay", value) for value in (-1.0, math.nan)),
+        ("warmup", 1.0),
+    ],
+)
+def test_a_number_that_can_not_be_meant_is_refused_by_its_name(name, value):
+    with pytest.raises(UsageError, match=f"{name} is"):
+        Recipe(**{name: value})
+
+
+def test_what_trains_nothing_is_refused():
+    with pytest.raises(UsageError, match="train nothing"):
+        Recipe(epochs=0.0)
+    assert Recipe(epochs=0.0, steps=3).total_steps(9) == 3
+    with pytest.raises(UsageError, match="--evaluate-every"):
+        Recipe(patience=1, evaluate_every=0)
+
+
+@pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"weight": math.nan}, {"contrast_weight": math.inf}])
+def test_a_weight_that_drives_pictures_away_from_their_captions_is_refused(wrong):
+    with pytest.raises(UsageError, match="0 or more"):
+        variant("paper", **wrong)
+
+
+@pytest.mark.parametrize("ignored", [{"weight": 3.0}, {"layers": (1, 2)}])
+def test_what_a_variant_without_a_guide_would_ignore_is_refused(ignored):
+    with pytest.raises(UsageError, match="no guide"):
+        variant("no-guide", **ignored)
 
 
 def test_every_choice_is_in_the_record():

@@ -1,3 +1,4 @@
+import math
 import random
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from interp.errors import Interrupted, ModelMismatch, TrainingError, UsageError
 from interp.models.identity import TRAINED_LORA, TRAINED_PROJECTOR
 from interp.models.lora import Lora
 from interp.models.projected import projector_of
-from interp.models.projector_file import load_projector
+from interp.models.projector_file import load_projector, read_projector
 from interp.tga import training
 from interp.tga.recipe import Recipe
 from interp.tga.trainer import CHECKPOINTS, train
@@ -125,8 +126,12 @@ def test_checkpoints_of_another_training_or_damaged_ones_are_refused(data, tmp_p
     after(data, RECIPE, tmp_path)
     with pytest.raises(ModelMismatch, match="learning_rate"):
         after(data, replace(RECIPE, learning_rate=1e-3), tmp_path)
-    with pytest.raises(ModelMismatch, match="data"):
+    with pytest.raises(ModelMismatch, match="samples"):
         after(tiny_training(tmp_path / "other", seed=1), RECIPE, tmp_path)
+    with pytest.raises(ModelMismatch, match=r"data\.arm"):
+        after(replace(data, arm="left-out"), RECIPE, tmp_path)
+    with pytest.raises(ModelMismatch, match=r"data\.index"):
+        after(replace(data, about={"index": "another"}), RECIPE, tmp_path)
     newest = sorted((tmp_path / CHECKPOINTS).iterdir())[-1] / "state.safetensors"
     data_there = newest.read_bytes()
     newest.chmod(0o644)
@@ -136,15 +141,53 @@ def test_checkpoints_of_another_training_or_damaged_ones_are_refused(data, tmp_p
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(data, tmp_path):
-    whole, _ = after(data, replace(RECIPE, steps=3), tmp_path / "whole")
     for variant_name in ("paper", "centred"):
         recipe = replace(RECIPE, steps=3, variant=variant(variant_name, layers=(1, 2, 3)))
-        one, _ = after(data, recipe, tmp_path / variant_name)
-        parts, _ = after(data, replace(recipe, micro_batch=3), tmp_path / f"{variant_name}-parts")
-        if variant_name == "paper":
-            assert same(one, whole)
-            for name in whole:
-                torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=1e-4)
+        whole, found = after(data, recipe, tmp_path / variant_name)
+        parts, in_parts = after(data, replace(recipe, micro_batch=3), tmp_path / f"{variant_name}-parts")
+        for name in whole:
+            torch.testing.assert_close(parts[name], whole[name], atol=1e-4, rtol=1e-4)
+        audits = [f.steps_table.dropna(subset="guide_norm").drop(columns="seconds") for f in (found, in_parts)]
+        pd.testing.assert_frame_equal(*audits, rtol=1e-3)
+
+
+def test_a_batch_whose_first_part_guides_nothing_is_audited_as_a_whole(data, tmp_path):
+    some = tuple(replace(sample, guided=i % 2 == 0, captioned=i % 2 != 0) for i, sample in enumerate(data.train))
+    mixed = replace(data, train=some)
+    whole, in_parts = (
+        after(mixed, replace(RECIPE, steps=4, micro_batch=size, audit_every=1), tmp_path / str(size))[1].steps_table
+        for size in (8, 1)
+    )
+    assert 0 < whole["guide_share"].iloc[1] < 1
+    torch.testing.assert_close(
+        *(torch.tensor(t["guide_share"].iloc[1:].tolist()) for t in (whole, in_parts)), rtol=1e-3, atol=1e-4
+    )
+    assert in_parts["gradient_cosine"].iloc[1:].notna().all()
+
+
+def test_a_gradient_that_is_no_number_stops_the_training_before_the_update(data, tmp_path, monkeypatch):
+    real, calls = training.losses_of, []
+
+    def overflowing(model, data, samples, *args, **options):
+        calls.append(1)
+        found = real(model, data, samples, *args, **options)
+        return replace(found, language=found.language * (math.nan if len(calls) > 5 else 1))
+
+    monkeypatch.setattr(training, "losses_of", overflowing)
+    model, recipe = tiny_llava(), replace(RECIPE, audit_every=50)
+    with pytest.raises(TrainingError, match=r"step 6: .*nan.*learning rate"):
+        train(model, data, recipe, tmp_path)
+    assert all(t.isfinite().all() for t in projector_of(model).state_dict().values())
+    assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["0000003"], "the last good one is kept"
+    assert not (tmp_path / TRAINED_PROJECTOR).exists()
+
+
+def test_what_would_train_nothing_or_wait_for_nothing_is_refused(data, tmp_path):
+    uncaptioned = replace(data, train=tuple(replace(s, captioned=False) for s in data.train))
+    with pytest.raises(UsageError, match="nothing would be trained"):
+        after(uncaptioned, replace(RECIPE, variant=VARIANTS["no-guide"]), tmp_path)
+    with pytest.raises(UsageError, match="validation"):
+        after(replace(data, validation=()), replace(RECIPE, patience=2), tmp_path)
 
 
 def test_it_refuses_to_start_when_the_guide_trains_nothing(data, tmp_path, monkeypatch):
@@ -170,7 +213,9 @@ def test_early_stop_keeps_the_best_projector(data, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "measure", lambda *_: Validation(next(losses), []))
     recipe = replace(RECIPE, evaluate_every=2, patience=2)
     kept, found = after(data, recipe, tmp_path / "kept")
-    assert found.stopped_early and found.steps == 8
+    assert found.stopped_early and found.steps == 8 and found.kept_step == 4
+    about = read_projector(tmp_path / "kept" / TRAINED_PROJECTOR)[0]["about"]
+    assert (about["steps"], about["made_steps"], about["kept_step"]) == (12, 8, 4), "planned, made, kept"
     assert list(found.steps_table.dropna(subset="validation")["validation"]) == [5.0, 4.0, 3.0, 3.5, 3.2]
     model, asked = tiny_llava(), iter([False] * 4 + [True])
     with pytest.raises(Interrupted):

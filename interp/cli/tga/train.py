@@ -46,7 +46,7 @@ Patience = Annotated[int, typer.Option(min=0, help="Measurements without improve
 Every = Annotated[int, typer.Option(min=0, help="Steps between measurements; 0 for start and end.")]
 LoraRank = Annotated[int, typer.Option(min=0, help="Rank of LoRA on the language model; 0 for none.")]
 Track = Annotated[str | None, typer.Option(help="Log to trackio or wandb, if installed; may use the network.")]
-OrderSeed = Annotated[int, typer.Option(help="Seed of the order of the pictures and of LoRA.")]
+OrderSeed = Annotated[int, typer.Option(min=0, help="Seed of the order of the pictures and of LoRA.")]
 
 
 @reported
@@ -101,9 +101,10 @@ def train(
         patience=patience,
         lora=Lora(rank=lora, alpha=2 * lora) if lora else None,
     )
-    folder = out or runs / f"tga-{variant}-{arm}-{seed}"
     found = (model, revision, None, offline, trust_remote_code, "hooks", dtype, device, attention)
     asked = {"pairs": pairs, "texts": texts, "encoder": encoder, "question": question, "arm": arm}
+    named = inputs.short_digest({"model": model, "revision": revision, "dtype": dtype, **asked, **recipe.record()})
+    folder = out or runs / f"tga-{variant}-{arm}-{seed}-{named[:8]}"
     trained = _train(found, asked, recipe, folder, runs, track)
     _summarise(trained, chosen)
 
@@ -190,11 +191,11 @@ def _summarise(trained: "Trained", variant: "Variant") -> None:
     steps = trained.steps_table
     said = steps["validation"].dropna()
     early = ", stopped early" if trained.stopped_early else ""
-    console.print(f"- {variant.name}: {trained.steps} steps{early}.")
+    kept = "" if trained.kept_step == trained.steps else f"; the projector of step {trained.kept_step} is kept"
+    console.print(f"- {variant.name}: {trained.steps} steps{early}{kept}.")
     if len(said):
-        console.print(
-            f"- Cross-entropy of validation captions: {said.iloc[0]:.3f} -> {said.iloc[-1]:.3f} nats per token."
-        )
+        last = said[steps["step"] == trained.kept_step].iloc[-1]
+        console.print(f"- Cross-entropy of validation captions: {said.iloc[0]:.3f} -> {last:.3f} nats per token.")
     audited = steps.dropna(subset=["guide_share"]) if "guide_share" in steps else steps.iloc[:0]
     if len(audited):
         share, cosine = audited["guide_share"].mean(), audited["gradient_cosine"].mean()
@@ -202,9 +203,15 @@ def _summarise(trained: "Trained", variant: "Variant") -> None:
             f"- Share of the guide in the gradient: {share:.1%}, its cosine with the language model's: {cosine:.2f} "
             f"({len(audited)} audits)."
         )
-    for _, row in trained.layers_table.groupby("step")[["image_caption", "retrieved_caption"]].mean().iterrows():
+    layers = trained.layers_table
+    for _, row in (
+        layers[layers["step"] <= trained.kept_step]
+        .groupby("step")[["image_caption", "retrieved_caption"]]
+        .mean()
+        .iterrows()
+    ):
         console.print(
             f"- After {row.name} steps, mean over layers on validation pictures: cos(image, caption) "
             f"{row['image_caption']:.3f}, cos(retrieved, caption) {row['retrieved_caption']:.3f}."
         )
-    console.print(f"\nprojector: {trained.folder / 'projector'}")
+    console.print(f"\ntraining: {trained.folder}")
