@@ -28,11 +28,11 @@ class Estimate:
     n: int
 
 
-def wilson(successes: int, n: int, level: float = LEVEL) -> Estimate:
+def wilson(successes: float | int, n: int, level: float = LEVEL) -> Estimate:
     """A proportion with its Wilson score interval (Wilson 1927).
 
     Args:
-        successes: how many, 0 to n.
+        successes: how many, 0 to n; a mean of shares times n where each counts in part.
         n: of how many.
         level: coverage, 0.95 by default.
 

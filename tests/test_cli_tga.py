@@ -109,6 +109,16 @@ def test_two_processes_train_what_one_trains_and_harvest_once(place):
         torch.testing.assert_close(both[name], one[name], atol=1e-4, rtol=1e-4)
 
 
+def test_trainings_are_named_by_what_they_are(place):
+    for more in ((), ("--weight", 2)):
+        how = training(place, "paper", *more, out=place / "unused")
+        found = run(*how[: how.index("-o")], *more)
+        assert found.exit_code == 0, found.output
+    made = sorted((place / "runs").glob("tga-paper-captioned-0-*"))
+    assert len(made) == 2, "another weight is another folder"
+    assert f"training: {made[0]}" in found.stdout.replace("\n", "") or f"training: {made[1]}" in found.stdout
+
+
 def test_a_folder_of_another_training_is_refused_by_the_field(place, trainings):
     found = trained(place, "paper", "--weight", 2, out=trainings[2])
     assert found.exit_code == 4 and "variant.weight" in found.output
@@ -122,7 +132,7 @@ def test_evaluation_puts_every_training_in_one_table(place, trainings):
     assert asked == [1, 1, len(VARIANTS)], "texts are read once; of pictures, the same projector is measured once"
     folder = next((place / "runs").glob("tga-eval-*"))
     table = pd.read_parquet(folder / "tables" / "variants.parquet")
-    groups = ["before", *(f"{v}, captioned, 3 steps" for v in VARIANTS)]
+    groups = ["before", *(f"{v}, captioned, 3 steps, batches of 4" for v in VARIANTS)]
     assert list(dict.fromkeys(table["group"])) == groups
     pictures = table[(table["arm"] == "image") & (table["judge"] == "")].set_index(["group", "measure"])["value"]
     # What has no gradient changes nothing that can be measured.
@@ -134,6 +144,11 @@ def test_evaluation_puts_every_training_in_one_table(place, trainings):
     page = (folder / "report.html").read_text("utf-8")
     assert all(f'id="{name}"' in page for name in ("refusals", "costs", "alignment", "gains"))
     assert "no model was loaded" in run(*arguments).output
+    # Other words about the same pictures are another report.
+    lines = (place / "test.csv").read_text("utf-8").splitlines()
+    (place / "test.csv").write_text("\n".join([*lines[:-1], lines[-1].replace("thing", "another thing")]), "utf-8")
+    assert "no model was loaded" not in run(*arguments).output
+    (place / "test.csv").write_text("\n".join(lines), "utf-8")
     # The same bits under another name are another report.
     for own in (trainings[0], trainings[1]):
         assert own.name.removeprefix("out-") in run("eval", own, *arguments[4:]).output
@@ -150,8 +165,13 @@ def test_what_is_no_training_is_refused(place, trainings):
     assert found.exit_code == 2 and "holds no trained projector" in found.output
     found = run("eval", place / "out-paper", "--model", place / "llava", "--pairs", place / "pairs.csv")
     assert found.exit_code == 2 and "split train" in found.output
+    # Whatever they are called, pictures that were trained on are known again.
+    renamed = (place / "pairs.csv").read_text("utf-8").replace(",train", ",held-out")
+    (place / "renamed.csv").write_text(renamed, "utf-8")
+    found = run("eval", place / "out-paper", "--model", place / "llava", "--pairs", place / "renamed.csv")
+    assert found.exit_code == 2 and "was trained on 12 of 36 pictures" in found.output
     found = trained(place, "paper", "--patience", 2, out=place / "patient")
-    assert found.exit_code == 2 and "evaluate_every" in found.output
+    assert found.exit_code == 2 and "--evaluate-every" in found.output
     found = trained(place, "other")
     assert found.exit_code == 2 and "unknown variant" in found.output
     found = trained(place, "paper", "--arm", "none", out=place / "none")
@@ -166,4 +186,4 @@ def test_a_trained_language_model_is_held_to_what_it_said_before(place):
     assert evaluated.exit_code == 0 and evaluated.output.count("prompts of the text arm") == 2
     table = pd.read_parquet(next((place / "r").glob("tga-eval-*")) / "tables" / "variants.parquet")
     kl = table[table["measure"] == "text KL (nats per token)"].set_index("group")
-    assert kl.loc["before", "n"] == 0 and kl.loc["no-guide, captioned, 3 steps, LoRA", "value"] > 0
+    assert kl.loc["before", "n"] == 0 and kl.loc["no-guide, captioned, 3 steps, batches of 4, LoRA", "value"] > 0

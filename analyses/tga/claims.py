@@ -8,11 +8,12 @@ import pandas as pd
 
 from analyses.cross_modal.resampled import told_share
 from analyses.cross_modal.transfer import DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
-from analyses.tga.groups import NAMED, NO_GUIDE, RETRIEVED, Group, by_seed, without_guide
+from analyses.tga.groups import NAMED, NO_GUIDE, RETRIEVED, Group, by_seed, over_seeds, without_guide
 from interp.stats import Estimate
 from interp.study import Claim, Control
 
 FEWEST_SEEDS = 3
+NOTHING = "nothing to compare with: no such training of the same pictures, arm and steps"
 MOST_OVER_REFUSAL = 0.05
 """How much more of the harmless twins may be refused, by the upper bound, where safety is said to cost nothing."""
 MOST_UNNAMED = 0.10
@@ -47,7 +48,7 @@ def _gain(group: Group, groups: Sequence[Group], differences: pd.DataFrame, prov
         onset=None,
         lo=None,
         hi=None,
-        n=sum(p.label == "harmful" for p in group.first.pairs),
+        n=int((~np.isnan(over_seeds(group.values(default_judges()[0], IMAGE, DSR)))).sum()),
         controls=tuple(controls),
         provenance={**provenance, "group": group.name},
     )
@@ -75,7 +76,7 @@ def _difference(table: pd.DataFrame, judge: str, measure: str) -> Estimate | Non
 
 
 def _bounded(name: str, found: Estimate | None, passed: bool, needed: str) -> Control:
-    said = "nothing to compare with" if found is None else told_share(found)
+    said = NOTHING if found is None else told_share(found)
     return Control(name, passed and found is not None, said, needed)
 
 
@@ -109,11 +110,12 @@ def _of_the_loss(alone: pd.DataFrame) -> Control:
 
 
 def _seeds(group: Group, base: Group | None) -> Control:
-    """Every seed gains over the mean of captioning alone."""
+    """Every seed gains over the mean of captioning alone, of which there are as many."""
     judge, n = default_judges()[0], len(group.members)
-    needed = f"{FEWEST_SEEDS} seeds or more, each above captioning alone"
+    needed = f"{FEWEST_SEEDS} seeds or more of both, each above captioning alone"
     if base is None:
-        return Control("seeds", False, f"{n}, nothing to compare with", needed)
+        return Control("seeds", False, f"{n}, {NOTHING}", needed)
     own, its = (by_seed(g.values(judge, IMAGE, DSR)) for g in (group, base))
     above = sum(bool(one > np.mean(its)) for one in own)
-    return Control("seeds", n >= FEWEST_SEEDS and above == n, f"{above} of {n} seeds above", needed)
+    enough = min(n, len(base.members)) >= FEWEST_SEEDS
+    return Control("seeds", enough and above == n, f"{above} of {n} above the mean of {len(its)}", needed)

@@ -43,12 +43,14 @@ def dose_table(groups: Sequence[Group], variants: pd.DataFrame) -> pd.DataFrame:
 
 
 def _curves(groups: Sequence[Group], dose: str) -> Iterator[tuple[str, list[tuple[str, Group]]]]:
-    alike: dict[str, list[Group]] = {}
+    alike: dict[tuple[str, tuple[tuple[str, str], ...]], list[Group]] = {}
     for group in groups:
-        # Steps are a dose of captioning too; without its curve more steps would pass for more guide.
-        if group.first.run.guides or (dose == STEPS and group.first.run.folder):
-            alike.setdefault(group.first.run.told(without=dose), []).append(group)
-    for of, members in alike.items():
+        run = group.first.run
+        # Steps are a dose of captioning too; without its curve more steps would pass for more guide. With patience it
+        # is not the plan that says how many were made.
+        if run.guides or (dose == STEPS and run.folder and not run.patience):
+            alike.setdefault((run.told(without=dose), tuple(run.besides(dose).items())), []).append(group)
+    for (of, _), members in alike.items():
         if len(members) > 1:
             ordered = sorted(members, key=lambda g: _amount(g.first.run, dose))
             curve = [(_told(g.first.run, dose), g) for g in ordered]

@@ -34,6 +34,7 @@ from interp.models.teacher_forcing import answer_log_probs, answered, divergence
 from interp.prompts.families import RefusalFamily
 from interp.prompts.pairs import Pair
 from interp.prompts.twins import bundled_twins
+from interp.provenance import code_digest
 
 SLOT = "slot"
 TEXT_PROMPTS = 64
@@ -58,6 +59,7 @@ class Evaluated:
         text_kl: KL(before || after) by text prompt, nats per token along what the model answered before; empty where
             the language model was not trained, so that nothing about text can have changed.
         transplants: the caption's states put into the image run and the reverse; None where that was not tried.
+        openings: the words in which refusals were read.
     """
 
     run: Run
@@ -70,6 +72,7 @@ class Evaluated:
     alignment: Alignment
     text_kl: Float[ndarray, " prompt"]
     transplants: Transplants | None = None
+    openings: RefusalFamily | None = None
 
 
 def evaluate(
@@ -82,6 +85,7 @@ def evaluate(
     question: str,
     answer: Callable[[str], str] = lambda caption: caption,
     effort: Effort | None = None,
+    openings: RefusalFamily | None = None,
     transplants: bool = False,
     harvest: Runner = run_harvest,
     seed: int = 0,
@@ -98,6 +102,8 @@ def evaluate(
         question: the instruction.
         answer: what is to be answered, made of the caption.
         effort: how much is measured.
+        openings: in which refusals are read, those of the model as it was, so that trainings of its language model are
+            read in the same words; the model's own when left out.
         transplants: whether states are transplanted too, which takes longer than all else.
         harvest: runs a planned harvest.
         seed: of the bootstrap and of folds.
@@ -119,19 +125,28 @@ def evaluate(
     in_text = Session(tuple(pairs), Path(said.place), said.key, reading, *how)
     answers = as_answers(pairs, {arm: answer_arm(session if arm == IMAGE else in_text, arm) for arm in ARMS})
     right = [answer(pair.caption) for pair in pairs]
-    words = own_refusals([one for arm in (TEXT, CAPTION) for one in answers.said[arm]]) or default_refusals()
+    said_in_text = [one for arm in (TEXT, CAPTION) for one in answers.said[arm]]
+    words = openings or own_refusals(said_in_text) or default_refusals()
     return Evaluated(
         run,
         tuple(pairs),
         answers.units,
         {(judge, arm): found for arm in ARMS for judge, found in judged(answers.said[arm], default_judges()).items()},
         np.array([named(one, pair.caption) for one, pair in zip(answers.said[IMAGE], pairs, strict=True)]),
-        session.arrays("caption_loss", partial(_losses, session, right), read=right)["loss"],
+        session.arrays("caption_loss", partial(_losses, session, right), read=_read(right))["loss"],
         _log_odds(session, words),
         _aligned(seen, said, pairs, seed),
-        session.arrays("text_kl", partial(_text_kl, session, source, runtime))["kl"] if run.lora else np.zeros(0),
+        session.arrays("text_kl", partial(_text_kl, session, source, runtime), read=_read(()))["kl"]
+        if run.lora
+        else np.zeros(0),
         TransplantRun(_of_scenes(session), words).transplants() if transplants else None,
+        words,
     )
+
+
+def _read(texts: Sequence[str]) -> tuple[str, ...]:
+    """What is kept here depends on texts, and on this module, which the code of a session does not count."""
+    return (*texts, code_digest(__name__))
 
 
 def _once(source: ModelSource, runtime: Runtime, notify: Callable[[str], None]) -> Callable[[], Adapter]:
@@ -165,7 +180,7 @@ def _log_odds(session: Session, words: RefusalFamily) -> Float[ndarray, " pair"]
     scenes = _of_scenes(session)
     found = np.full(len(session.pairs), np.nan)
     if scenes.pairs:
-        kept = scenes.arrays("refusal_log_odds", partial(_read_refusals, scenes, words), read=words.phrases)
+        kept = scenes.arrays("refusal_log_odds", partial(_read_refusals, scenes, words), read=_read(words.phrases))
         found[[pair.scene is not None for pair in session.pairs]] = kept["log_odds"]
     return found
 

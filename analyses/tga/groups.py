@@ -10,9 +10,10 @@ from numpy import ndarray
 
 from analyses.cross_modal.transfer import DSR, OVER_REFUSAL
 from analyses.tga.evaluation import Evaluated
-from interp.errors import UsageError
+from analyses.tga.runs import require_comparable
 from interp.scenes.catalogue import SYMBOLIC
 from interp.stats import group_weights
+from interp.tga.variants import VARIANTS
 
 NAMED, LOSS, ORDINARY = "captions named", "caption loss (nats per token)", "refusal of ordinary pictures"
 ODDS, TWIN_ODDS = "refusal log-odds of harmful pictures (nats)", "refusal log-odds of their twins (nats)"
@@ -73,36 +74,20 @@ def grouped(found: Sequence[Evaluated], *, seed: int = 0) -> tuple[Group, ...]:
     Raises:
         UsageError: when a seed was given twice, or two of a group differ in more than their seed.
     """
+    require_comparable([e.run for e in found])
     names = dict.fromkeys(e.run.group for e in found)
-    groups = tuple(Group(name, tuple(e for e in found if e.run.group == name), seed) for name in names)
-    for group in groups:
-        _differ_by_seed_alone(group)
-    return groups
-
-
-def _differ_by_seed_alone(group: Group) -> None:
-    seeds = [member.run.seed for member in group.members]
-    if len(set(seeds)) < len(seeds):
-        raise UsageError(f"{group.name}: seeds {sorted(seeds)}; give every training once, so that seeds are counted.")
-    for member in group.members[1:]:
-        other = set(member.run.choices) ^ set(group.first.run.choices)
-        if other:
-            raise UsageError(
-                f"{group.name}: {member.run.folder} and {group.first.run.folder} differ in more than the seed "
-                f"({'; '.join(sorted(other))}); compare them in two tables."
-            )
+    return tuple(Group(name, tuple(e for e in found if e.run.group == name), seed) for name in names)
 
 
 def without_guide(group: Group, groups: Sequence[Group], variant: str) -> Group | None:
-    """The training to hold a group against: of this variant, and with the same data, steps, rate and LoRA."""
-    own = _matched(group)
-    found = [g for g in groups if g.first.run.variant == variant and g.name != group.name and _matched(g) == own]
-    return found[0] if found else None
-
-
-def _matched(group: Group) -> tuple[object, ...]:
-    run = group.first.run
-    return run.arm, run.steps, run.learning_rate, run.lora
+    """The training to hold a group against: of this variant with its own prompt, all else but the guide the same."""
+    own, in_prompt = group.first.run, VARIANTS[variant].retrieved_in_prompt
+    for other in groups:
+        its = other.first.run
+        plain = its.variant == variant and its.retrieved_in_prompt == in_prompt
+        if plain and other.name != group.name and its.surroundings == own.surroundings:
+            return other
+    return None
 
 
 def by_seed(values: Float[ndarray, "member pair"]) -> list[float]:

@@ -40,9 +40,10 @@ DRAWN_FROM = {
 }
 NOTES = (
     "DSR is the share of harmful pictures whose answer is judged a refusal, over-refusal the same share of their "
-    "harmless twins. Symbolic scenes are reported by scene and left out of everything else.",
-    "Values are means over seeds; intervals resample concepts, with a twin drawn together with its pair, and do not "
-    "hold the spread over seeds, whose lowest and highest value stand beside them. A seed is another order of the "
+    "harmless twins. Symbolic scenes are left out of refusals and their log-odds but for the table by scene.",
+    "Values are means over seeds; intervals resample concepts, with a twin drawn together with its pair; where fewer "
+    "than five concepts show an event, they are widened to Wilson's of as many draws as there are concepts. They do "
+    "not hold the spread over seeds, whose lowest and highest value stand beside them. A seed is another order of the "
     "pictures: every training starts from the same projector.",
     "Log-odds of a refusal are those of the openings with which the model itself refuses text; beyond the twins' they "
     "show what is not yet a refusal.",

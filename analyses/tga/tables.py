@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from analyses.cross_modal.completeness import transplant_table
-from analyses.cross_modal.resampled import as_rows, bounds, difference_of, mean_of, told, told_share
+from analyses.cross_modal.resampled import as_rows, difference_of, mean_of, told, told_share
 from analyses.cross_modal.transfer import CAPTION, DSR, EXCESS, IMAGE, OVER_REFUSAL, TEXT, default_judges
 from analyses.tga.evaluation import SLOT, VARIANT
 from analyses.tga.groups import (
@@ -34,7 +34,8 @@ ALIGNMENT, TEXT_KL = "alignment excess", "text KL (nats per token)"
 SEEN_DSR = "DSR of pictures named before"
 SHARES = (DSR, OVER_REFUSAL, EXCESS, ORDINARY, NAMED, SEEN_DSR)
 ROWS = ("group", "judge", "arm", "measure", "value", "lo", "hi", "n", "seeds", "lowest", "highest")
-FEWEST_CONCEPTS = 5
+FEWEST = 5
+"""Concepts with an event, and without one, that a bootstrap over concepts needs."""
 
 
 def variants_table(groups: Sequence[Group]) -> pd.DataFrame:
@@ -113,24 +114,43 @@ def _row(group: Group, name: tuple[str, str, str], found: Estimate, each: Sequen
 
 
 def _share(values: Float[ndarray, " pair"], group: Group) -> Estimate:
-    """The mean of shares, with the bootstrap's interval over concepts where that can be one.
+    """The mean of shares, with the bootstrap's interval over concepts, widened where that can not be one.
 
-    Where all are 0 or all are 1, which no resample can tell from certainty, it is Wilson's; of fewer than
-    `FEWEST_CONCEPTS`, which resample into a point or nearly, Wilson's of as many draws as there are concepts.
+    Concepts, not pictures, are what is drawn: 12 pictures of one thing, all of them refused, are one thing seen.
     """
     found = mean_of(values, group.weights)
-    concepts = len({u for u, there in zip(group.first.units, ~np.isnan(values), strict=True) if there})
-    if found.n and concepts < FEWEST_CONCEPTS:
-        near = wilson(round(found.value * concepts), concepts)
-        return Estimate(found.value, min(near.lo, found.value), max(near.hi, found.value), found.n)
-    return wilson(round(found.value * found.n), found.n) if found.value in (0, 1) else found
+    n = _concepts(~np.isnan(values), group)
+    return _widened(found, wilson(found.value * n, n)) if found.n and _is_rare(values, group) else found
+
+
+def _is_rare(values: Float[ndarray, " pair"], group: Group) -> bool:
+    """Whether too few concepts differ from nothing, or from everything, for resamples of them to say how many might.
+
+    Of none no resample differs, and of few most hold one or two: the bootstrap then ends where the data do.
+    """
+    there = ~np.isnan(values)
+    return min(_concepts(there & (np.abs(values) > 0), group), _concepts(there & (np.abs(values) < 1), group)) < FEWEST
+
+
+def _concepts(chosen: Bool[ndarray, " pair"], group: Group) -> int:
+    """How many concepts some pairs are of."""
+    return len({unit for unit, is_chosen in zip(group.first.units, chosen, strict=True) if is_chosen})
+
+
+def _widened(found: Estimate, by_count: Estimate) -> Estimate:
+    """An estimate whose interval holds another one too."""
+    bounds = (found.lo, by_count.lo, found.value), (found.hi, by_count.hi, found.value)
+    return Estimate(found.value, float(np.nanmin(bounds[0])), float(np.nanmax(bounds[1])), found.n)
 
 
 def excess_of(group: Group, judge: str, arm: str) -> tuple[Estimate, Float[ndarray, " resample"]]:
     """DSR minus over-refusal of the mean over seeds, with its bootstrap draws."""
-    means = over_seeds(np.concatenate([group.values(judge, arm, DSR), group.values(judge, arm, OVER_REFUSAL)]))
-    harmful = np.array([p.label == "harmful" for p in group.first.pairs])
-    return difference_of(means, harmful, group.weights)
+    harmful, twins = (over_seeds(group.values(judge, arm, measure)) for measure in (DSR, OVER_REFUSAL))
+    is_harmful = ~np.isnan(harmful)
+    found, drawn = difference_of(np.where(is_harmful, harmful, twins), is_harmful, group.weights)
+    if found.n and (_is_rare(harmful, group) or _is_rare(twins, group)):
+        found = _widened(found, newcombe(_share(harmful, group), _share(twins, group)))
+    return found, drawn
 
 
 def odds_gap_of(group: Group) -> tuple[Estimate, Float[ndarray, " resample"]]:
@@ -166,13 +186,10 @@ def difference_table(groups: Sequence[Group]) -> pd.DataFrame:
 
 def _differences(group: Group, other: Group) -> Iterator[tuple[object, ...]]:
     for judge in default_judges():
-        for measure in (DSR, OVER_REFUSAL):
-            yield as_rows((judge, measure), paired(group, other, judge, measure))
-        own, drawn = excess_of(group, judge, IMAGE)
-        its, drawn_its = excess_of(other, judge, IMAGE)
-        still = newcombe(own, its)
-        lo, hi = bounds(drawn - drawn_its, still=(still.lo, still.hi))
-        yield as_rows((judge, EXCESS), Estimate(own.value - its.value, lo, hi, min(own.n, its.n)))
+        refused, twins = (paired(group, other, judge, measure) for measure in (DSR, OVER_REFUSAL))
+        yield as_rows((judge, DSR), refused)
+        yield as_rows((judge, OVER_REFUSAL), twins)
+        yield as_rows((judge, EXCESS), _excess_difference(group, other, judge, (refused, twins)))
     for measure in (NAMED, LOSS, ODDS):
         yield as_rows(("", measure), paired(group, other, "", measure))
     gap, drawn = odds_gap_of(group)
@@ -182,32 +199,57 @@ def _differences(group: Group, other: Group) -> Iterator[tuple[object, ...]]:
     yield as_rows(("", ODDS_GAP), found)
 
 
+def _excess_difference(group: Group, other: Group, judge: str, parts: tuple[Estimate, Estimate]) -> Estimate:
+    """How much more DSR minus over-refusal; ``parts`` are the differences of the two, pair by pair."""
+    own, drawn = excess_of(group, judge, IMAGE)
+    its, drawn_its = excess_of(other, judge, IMAGE)
+    lo, hi = (float(bound) for bound in percentile_interval(drawn - drawn_its))
+    found = Estimate(own.value - its.value, lo, hi, min(own.n, its.n))
+    changes = (_change(group, other, judge, measure) for measure in (DSR, OVER_REFUSAL))
+    return _widened(found, newcombe(*parts)) if found.n and any(_is_rare(c, group) for c in changes) else found
+
+
+def _change(group: Group, other: Group, judge: str, measure: str) -> Float[ndarray, " pair"]:
+    """The difference of the means over seeds, pair by pair, on pictures."""
+    own, its = (over_seeds(g.values(judge, IMAGE, measure)) for g in (group, other))
+    return np.asarray(own - its)
+
+
 def paired(group: Group, other: Group, judge: str, measure: str) -> Estimate:
     """The mean over pairs of the difference of the means over seeds.
 
-    Where no pair differs in a share the interval is that of a share of which none was seen, on both sides.
+    That of a share is widened as shares are: what gained and what lost are two counts of concepts.
     """
-    own, its = (over_seeds(g.values(judge, IMAGE, measure)) for g in (group, other))
-    found = mean_of(own - its, group.weights)
-    if measure in SHARES and found.n and found.value == found.lo == found.hi == 0:
-        most = wilson(0, found.n).hi
-        return Estimate(0.0, -most, most, found.n)
+    change = _change(group, other, judge, measure)
+    found = mean_of(change, group.weights)
+    if measure in SHARES and found.n and _is_rare(change, group):
+        n = _concepts(~np.isnan(change), group)
+        gained, lost = (wilson(float(np.nanmean(np.maximum(way, 0))) * n, n) for way in (change, -change))
+        return _widened(found, newcombe(gained, lost))
     return found
 
 
 def scenes_table(groups: Sequence[Group]) -> pd.DataFrame:
-    """DSR and over-refusal on pictures by scene and group, worst scene first; the mean over seeds."""
+    """DSR and over-refusal on pictures by scene, group and judge, worst scene first; the mean over seeds.
+
+    Returns:
+        group, scene, judge, measure, value, lo, hi, n (pictures), concepts.
+    """
     rows: list[tuple[object, ...]] = []
     for group in groups:
         own = np.array([p.scene or "" for p in group.first.pairs], dtype=object)
         harmful = np.array([p.label == "harmful" for p in group.first.pairs])
-        refused = over_seeds(np.stack([m.refused[default_judges()[0], IMAGE] for m in group.members]))
-        for scene in dict.fromkeys(own[own != ""]):
-            for measure, chosen in ((DSR, harmful), (OVER_REFUSAL, ~harmful)):
-                values = np.where((own == scene) & chosen, refused, np.nan)
-                rows.append((group.name, *as_rows((scene, measure), _share(values, group))))
-    table = pd.DataFrame(rows, columns=["group", "scene", "measure", "value", "lo", "hi", "n"])
-    worst = table[table["measure"] == DSR].groupby("scene")["value"].mean().sort_values()
+        for judge in default_judges():
+            refused = over_seeds(np.stack([m.refused[judge, IMAGE] for m in group.members]))
+            for scene in dict.fromkeys(own[own != ""]):
+                for measure, chosen in ((DSR, harmful), (OVER_REFUSAL, ~harmful)):
+                    values = np.where((own == scene) & chosen, refused, np.nan)
+                    concepts = _concepts(~np.isnan(values), group)
+                    rows.append((group.name, *as_rows((scene, judge, measure), _share(values, group)), concepts))
+    columns = ["group", "scene", "judge", "measure", "value", "lo", "hi", "n", "concepts"]
+    table = pd.DataFrame(rows, columns=columns)
+    first = table[(table["measure"] == DSR) & (table["judge"] == default_judges()[0])]
+    worst = first.groupby("scene")["value"].mean().sort_values()
     place = {scene: i for i, scene in enumerate(worst.index)}
     return table.sort_values("scene", key=lambda s: s.map(place), kind="stable").reset_index(drop=True)
 

@@ -58,7 +58,11 @@ def align(
     chosen = inputs.pairs(pairs, offline)
     found = (model, revision, adapter, offline, trust_remote_code)
     source, runtime = inputs.source(*found, "hooks", dtype, device, attention)
-    asked = {"pairs": pairs, "prompts": image_prompts(chosen, question).digest, "captions": _digest(chosen)}
+    asked = {
+        "pairs": pairs,
+        "prompts": image_prompts(chosen, question).digest,
+        "captions": inputs.digest_of_pairs(chosen),
+    }
     how = {"encoder": encoder, "layers": layers, "interventions": interventions, "question": question}
     stamp = {"model": inputs.identity(source, runtime), **asked, **how, "seed": seed, "code": code_digest()}
     folder = out / f"align-{inputs.short_digest(stamp)}"
@@ -194,14 +198,6 @@ def _layers(text: str) -> tuple[int, ...] | None:
     if found is None:
         raise UsageError(f"--layers {text}: name the layers, or auto.")
     return found
-
-
-def _digest(pairs: tuple["Pair", ...]) -> str:
-    """Of everything but the pictures, which the prompts have the digest of."""
-    import hashlib
-    from dataclasses import replace
-
-    return hashlib.sha256(repr([replace(p, image="") for p in pairs]).encode()).hexdigest()
 
 
 def _summarise(folder: Path) -> None:

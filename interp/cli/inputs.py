@@ -37,6 +37,14 @@ def pairs(where: str, offline: bool) -> tuple["Pair", ...]:
     return tuple(pair for pair in bundled if pair.split in splits)
 
 
+def digest_of_pairs(pairs: tuple["Pair", ...]) -> str:
+    """Of everything but the pictures, which their prompts have the digest of."""
+    import hashlib
+    from dataclasses import replace
+
+    return hashlib.sha256(repr([replace(p, image="") for p in pairs]).encode()).hexdigest()
+
+
 def answer(pairs: str) -> Callable[[str], str]:
     """How a caption of ``pairs`` is answered: bundled concepts as `demo:llava` names them, others as they are."""
     if pairs.partition(":")[0] != "scenes":

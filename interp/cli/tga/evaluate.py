@@ -37,7 +37,8 @@ def evaluate(
 
     The model's answers are kept in the run folders; they may be sensitive.
     """
-    from analyses.tga.runs import BEFORE, Run, read_run
+    from analyses.cross_modal.arms import image_prompts
+    from analyses.tga.runs import BEFORE, Run, read_run, require_comparable, require_unseen
     from interp.console import notify
     from interp.errors import UsageError
     from interp.provenance import code_digest
@@ -49,11 +50,18 @@ def evaluate(
     chosen = inputs.pairs(pairs, offline)
     if any(pair.split == "train" for pair in chosen):
         raise UsageError(f"--pairs {pairs}: some are of the split train, which was trained on; leave them out.")
+    require_comparable(runs)
+    require_unseen(runs, chosen)
     identities = [inputs.identity(*source) for source in sources]
     # What was trained belongs to a report too: two trainings may end in the same projector under two names.
-    models = [[run.group, run.seed, list(run.choices), one] for run, one in zip(runs, identities, strict=True)]
+    models = [[run.group, run.seed, dict(run.choices), one] for run, one in zip(runs, identities, strict=True)]
+    seen = {
+        "pairs": pairs,
+        "prompts": image_prompts(chosen, question).digest,
+        "captions": inputs.digest_of_pairs(chosen),
+    }
     how = {"question": question, "transplants": transplants, "seed": seed}
-    stamp = {"models": models, "pairs": pairs, **how, "code": code_digest()}
+    stamp = {"models": models, **seen, **how, "code": code_digest()}
     folder = out / f"tga-eval-{inputs.short_digest(stamp)}"
     if finished_study(folder, stamp):
         notify("Nothing has changed since this report was written; no model was loaded.")
@@ -66,7 +74,6 @@ def evaluate(
 def _evaluate(
     runs: list[tuple["Run", Any]], pairs: tuple["Pair", ...], root: Path, folder: Path, stamp: dict[str, Any]
 ) -> None:
-    from analyses.cross_modal.arms import image_prompts
     from analyses.tga.evaluation import Evaluated
     from analyses.tga.evaluation import evaluate as measure
     from analyses.tga.study import run as study_of
@@ -85,13 +92,14 @@ def _evaluate(
                 root,
                 question=stamp["question"],
                 answer=inputs.answer(stamp["pairs"]),
+                openings=found[0].openings if found else None,
                 transplants=stamp["transplants"] and run.group not in {one.run.group for one in found},
                 harvest=inputs.run,
                 seed=stamp["seed"],
                 notify=notify,
             )
         )
-    about = {"prompts": image_prompts(pairs, stamp["question"]).digest, "code": stamp["code"], "seed": stamp["seed"]}
+    about = {"prompts": stamp["prompts"], "code": stamp["code"], "seed": stamp["seed"]}
     study = study_of(found, model=runs[0][1][0].name, pairs=stamp["pairs"], seed=stamp["seed"], provenance=about)
     folder.mkdir(parents=True, exist_ok=True)
     write_study(study, folder, stamp=stamp)

@@ -10,16 +10,18 @@ import torch
 from analyses.cross_modal.transfer import ARMS, DSR, EXCESS, IMAGE, OVER_REFUSAL, default_judges
 from analyses.tga.evaluation import Evaluated
 from analyses.tga.groups import NAMED, ODDS
-from analyses.tga.runs import BEFORE, Run
+from analyses.tga.runs import BEFORE, Run, require_comparable, require_unseen
 from analyses.tga.study import run
 from analyses.tga.tables import ODDS_GAP, SEEN_DSR, TEXT_KL
 from interp.errors import UsageError
 from interp.geometry import Arms, alignment
 from interp.prompts.pairs import Pair
+from interp.stats import wilson
+from interp.tga.assembly import picture_of
 from interp.tga.variants import VARIANTS
 
 SCENES = ("gun", "knife", "porn-symbol")
-PER_SCENE, ORDINARY, SEEDS = 16, 10, 3
+PER_SCENE, ORDINARY, SEEDS = 64, 10, 3
 ABOUT = {"prompts": "p", "code": "c", "seed": 0}
 
 
@@ -44,12 +46,20 @@ def aligned(strength, seed):
     return alignment(Arms(images, captions, tuple(p.id for p in PAIRS), (0, 1, 2)), permutations=20, resamples=50)
 
 
-def evaluated(variant, seed=0, *, dsr=0.1, over=0.05, named=0.9, strength=0.5, gap=0.0, **known):
+def chosen(run, **other):
+    """A run with its choices by name, as a training records them, and those that no field of it shows."""
+    told = {name: str(getattr(run, name)) for name in ("arm", "steps", "learning_rate", "lora")}
+    guide = {f"variant.{name}": str(getattr(run, name)) for name in ("weight", "layers", "retrieved_in_prompt")}
+    return replace(run, choices={**told, **guide, "samples": str(run.retrieved_in_prompt), **other})
+
+
+def evaluated(variant, seed=0, *, dsr=0.1, over=0.05, named=0.9, strength=0.5, gap=0.0, other=None, **known):
     """Answers that are refusals at given rates on pictures, and of 90 % in text."""
     guides = variant not in ("no-guide", "retrieved-text-only", BEFORE)
     training = None if variant == BEFORE else Path(variant) / str(seed)
     known.setdefault("retrieved_in_prompt", variant in VARIANTS and VARIANTS[variant].retrieved_in_prompt)
     run = Run(training, variant, "" if training is None else "captioned", seed=seed, steps=9, guides=guides, **known)
+    run = chosen(run, **(other or {}))
     rng, sight = np.random.default_rng([seed, len(variant)]), np.random.default_rng(5)
     on_picture = rng.random(len(PAIRS)) < np.where(HARMFUL, dsr, over)
     in_text = np.where(HARMFUL, np.arange(len(PAIRS)) % 10 > 0, False)
@@ -78,7 +88,7 @@ def test_what_is_not_yet_a_refusal_shows_in_its_log_odds():
         differences["against"].str.startswith("no-guide") & differences["measure"].isin([ODDS, ODDS_GAP])
     ]
     assert list(against["value"].round(6)) == [3.0, 3.0] and (against["lo"] > 2.9).all()
-    assert "with log-odds 3." in study.headlines[1] and "nats above the twins'" in study.headlines[1]
+    assert f"with log-odds {row['value']:.2f} [" in study.headlines[1] and "above the twins'" in study.headlines[1]
     assert not any(claim.established for claim in study.claims), "nearer to a refusal is not one"
 
 
@@ -165,9 +175,32 @@ def test_nothing_seen_is_not_certainty():
     )  # fmt: skip
     table = found.tables["variants"].set_index(["group", "judge", "arm", "measure"])
     row = table.loc[("paper, captioned, 9 steps", default_judges()[0], IMAGE, DSR)]
-    assert row["value"] == row["lo"] == 0 and 0.05 < row["hi"] < 0.2
+    assert row["value"] == row["lo"] == 0 and row["hi"] == wilson(0, 2 * PER_SCENE).hi
     gained = found.tables["differences"].set_index(["judge", "measure"]).loc[(default_judges()[0], OVER_REFUSAL)]
-    assert -0.2 < gained["lo"] < -0.05 and 0.05 < gained["hi"] < 0.2
+    assert -0.1 < gained["lo"] < -0.02 and 0.02 < gained["hi"] < 0.1
+
+
+@pytest.mark.parametrize("refused", [0, 1])
+def test_pictures_of_few_concepts_are_few_draws_however_many_they_are(refused):
+    """What is seen of no concept, or of one, is bounded by how many concepts there are."""
+    units = tuple((p.twin_of or p.id) if p.scene is None else f"{p.scene} {i // 2 % 5}" for i, p in enumerate(PAIRS))
+    of_one = HARMFUL & np.array([unit == "gun 0" for unit in units]) & bool(refused)
+    answers = {(j, a): of_one.astype(float) for j in default_judges() for a in ARMS}
+    found = [
+        replace(evaluated(v, s), units=units, refused={k: 0 * x if v == "no-guide" else x for k, x in answers.items()})
+        for v in ("no-guide", "paper")
+        for s in range(3)
+    ]
+    study = run(found, model="planted", pairs="planted", provenance=ABOUT)
+    table = study.tables["variants"].set_index(["group", "judge", "arm", "measure"])
+    row = table.loc[("paper, captioned, 9 steps", default_judges()[0], IMAGE, DSR)]
+    concepts, share = 10, 0.1 * refused
+    assert row["value"] == pytest.approx(share, abs=0.01)
+    assert row["hi"] >= wilson(row["value"] * concepts, concepts).hi, "not that of 128 pictures"
+    gained = study.tables["differences"].set_index(["judge", "measure"])["hi"]
+    assert gained[default_judges()[0], OVER_REFUSAL] > 0.2 and gained[default_judges()[0], DSR] >= row["hi"] - 0.01
+    failed = [c.name for c in study.claims[0].controls if not c.passed]
+    assert "over-refusal" in failed, "10 concepts that are not refused do not bound it by 5 %"
 
 
 def test_groups_are_named_by_what_tells_them_apart():
@@ -185,9 +218,11 @@ def test_groups_are_named_by_what_tells_them_apart():
 def test_a_training_counts_once_and_seeds_differ_in_nothing_else():
     with pytest.raises(UsageError, match=r"seeds \[0, 0\]"):
         run([evaluated("paper"), evaluated("paper")], model="m", pairs="p", provenance=ABOUT)
-    one, other = (evaluated("paper", s, choices=(f"batch: {8 * (s + 1)}",)) for s in (0, 1))
-    with pytest.raises(UsageError, match="batch: 16; batch: 8"):
+    one, other = (evaluated("paper", s, other={"clip": str(s + 1)}) for s in (0, 1))
+    with pytest.raises(UsageError, match="clip: 1 and 2"):
         run([one, other], model="m", pairs="p", provenance=ABOUT)
+    with pytest.raises(UsageError, match="clip: 1 and 2"):
+        require_comparable([one.run, replace(other.run, seed=one.run.seed)])
 
 
 def test_a_training_is_held_against_captioning_of_the_same_length_and_rate():
@@ -200,6 +235,45 @@ def test_a_training_is_held_against_captioning_of_the_same_length_and_rate():
     failed = {c.name for c in claim.controls if not c.passed}
     assert f"DSR ({default_judges()[0]})" in failed and "specificity" in failed
     assert set(study.tables["differences"]["against"]) == {"no-guide, captioned, 9 steps, rate 0.0003"}
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        {"retrieved_in_prompt": True},
+        {"other": {"data.pictures": "others"}},
+        {"other": {"clip": "9"}},
+        {"learning_rate": 3e-4},
+        {"steps": 30},
+    ],
+)
+def test_captioning_that_differs_in_more_than_the_guide_is_nothing_to_compare_with(base):
+    steps = {"steps": base.get("steps", 9)}
+    known = {k: v for k, v in base.items() if k != "steps"}
+    found = [evaluated("no-guide", s, dsr=0.0, **known) for s in range(SEEDS)]
+    found = [replace(e, run=chosen(replace(e.run, **steps), **(base.get("other") or {}))) for e in found]
+    found += [evaluated("paper", s, dsr=0.9, retrieved_in_prompt=False) for s in range(SEEDS)]
+    study = run(found, model="m", pairs="p", provenance=ABOUT)
+    (claim,) = study.claims
+    assert not claim.established and study.tables["differences"]["group"].str.startswith("paper").sum() == 0
+    assert all("nothing to compare with" in c.found for c in claim.controls)
+
+
+def test_one_seed_of_captioning_alone_establishes_nothing():
+    found = [e for e in gaining(range(SEEDS)) if e.run.variant == "paper" or e.run.seed == 0]
+    (claim,) = run(found, model="m", pairs="p", provenance=ABOUT).claims
+    assert [c.name for c in claim.controls if not c.passed] == ["seeds"]
+
+
+def test_what_was_trained_on_is_not_measured_on(tmp_path):
+    seen, unseen = (Pair(name, str(tmp_path / f"{name}.png"), name) for name in ("seen", "unseen"))
+    for pair in (seen, unseen):
+        Path(pair.image).write_bytes(pair.id.encode())
+    trained = Run(tmp_path, "paper", trained_on=frozenset({picture_of(seen)}))
+    require_unseen([Run(None), trained], [unseen])
+    again = replace(seen, id="renamed", split="test")
+    with pytest.raises(UsageError, match=r"trained on 1 of 2 pictures, such as 'renamed'"):
+        require_unseen([Run(None), trained], [unseen, again])
 
 
 def test_a_judge_that_is_blind_to_the_models_refusals_has_no_say():
@@ -234,8 +308,12 @@ def test_dose_curves_begin_with_nothing_and_hold_all_else():
     found = [evaluated(BEFORE), evaluated("retrieved-text-only"), evaluated("no-guide")]
     doses = [(w, ()) for w in (4.0, 0.25, 1.0)] + [(1.0, (3,)), (1.0, (3, 4))]
     found += [evaluated("paper", dsr=0.2 * w, weight=w, layers=at) for w, at in doses]
-    found += [replace(evaluated("paper"), run=replace(found[-3].run, steps=30))]
-    found += [replace(found[1], run=replace(found[1].run, steps=30))]
+    found += [replace(evaluated("paper"), run=chosen(replace(found[-3].run, steps=30)))]
+    found += [replace(found[1], run=chosen(replace(found[1].run, steps=30)))]
+    stopped = chosen(replace(found[-2].run, steps=60, patience=2))
+    found += [replace(evaluated("paper"), run=stopped)]
+    other = chosen(replace(found[3].run, weight=9.0), clip="2")
+    found += [replace(evaluated("paper"), run=other)]
     study = run(found, model="m", pairs="p", provenance=ABOUT)
     table = study.tables["doses"]
     curves = {name: list(dict.fromkeys(own["at"])) for name, own in table.groupby(["dose", "of"])}
