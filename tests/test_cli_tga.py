@@ -175,7 +175,7 @@ def test_what_is_no_training_is_refused(place, trainings):
     found = trained(place, "other")
     assert found.exit_code == 2 and "unknown variant" in found.output
     found = trained(place, "paper", "--arm", "none", out=place / "none")
-    assert found.exit_code == 2 and "unknown arm" in found.output
+    assert found.exit_code == 2 and "--arm 'none': choose one of left-out" in found.output
 
 
 def test_a_trained_language_model_is_held_to_what_it_said_before(place):

@@ -94,7 +94,7 @@ def evaluate(
     """Measures a projector, or takes what is kept; the model is loaded only when something is missing.
 
     Args:
-        run: the training; its folder is put on the model.
+        run: the training; its folder is put on the model. Without LoRA texts are those of the model as it was.
         source: the model, with the folder of the training as its adapter, or without for the model as it is.
         runtime: resolved.
         pairs: what it is measured on; none that was trained on.
@@ -102,8 +102,7 @@ def evaluate(
         question: the instruction.
         answer: what is to be answered, made of the caption.
         effort: how much is measured.
-        openings: in which refusals are read, those of the model as it was, so that trainings of its language model are
-            read in the same words; the model's own when left out.
+        openings: in which refusals are read, such as those of the model as it was; its own when left out.
         transplants: whether states are transplanted too, which takes longer than all else.
         harvest: runs a planned harvest.
         seed: of the bootstrap and of folds.
@@ -114,31 +113,25 @@ def evaluate(
     """
     require_concepts(pairs)
     loaded = _once(source, runtime, notify)
-    # Without LoRA a text is read as it was before the training, and is not read again.
     spoken = source if run.lora else replace(source, adapter=None)
     reading = loaded if spoken == source else _once(spoken, runtime, notify)
     pictures, captions = image_prompts(pairs, question), slot_prompts([p.caption for p in pairs], question)
     seen = harvested(source, runtime, pictures, Capture(positions=(PLACES[SLOT][0],)), root, loaded, harvest)
     said = harvested(spoken, runtime, captions, Capture(positions=(PLACES[SLOT][1],)), root, reading, harvest)
-    how = (question, effort or Effort(), seed, notify)
-    session = Session(tuple(pairs), Path(seen.place), seen.key, loaded, *how)
-    in_text = Session(tuple(pairs), Path(said.place), said.key, reading, *how)
+    session = Session(tuple(pairs), Path(seen.place), seen.key, loaded, question, effort or Effort(), seed, notify)
+    in_text = replace(session, folder=Path(said.place), run=said.key, loaded=reading)
     answers = as_answers(pairs, {arm: answer_arm(session if arm == IMAGE else in_text, arm) for arm in ARMS})
-    right = [answer(pair.caption) for pair in pairs]
-    said_in_text = [one for arm in (TEXT, CAPTION) for one in answers.said[arm]]
-    words = openings or own_refusals(said_in_text) or default_refusals()
+    words = openings or own_refusals([*answers.said[TEXT], *answers.said[CAPTION]]) or default_refusals()
     return Evaluated(
         run,
         tuple(pairs),
         answers.units,
         {(judge, arm): found for arm in ARMS for judge, found in judged(answers.said[arm], default_judges()).items()},
         np.array([named(one, pair.caption) for one, pair in zip(answers.said[IMAGE], pairs, strict=True)]),
-        session.arrays("caption_loss", partial(_losses, session, right), read=_read(right))["loss"],
+        _caption_loss(session, [answer(pair.caption) for pair in pairs]),
         _log_odds(session, words),
         _aligned(seen, said, pairs, seed),
-        session.arrays("text_kl", partial(_text_kl, session, source, runtime), read=_read(()))["kl"]
-        if run.lora
-        else np.zeros(0),
+        _text_kl(session, source, runtime) if run.lora else np.zeros(0),
         TransplantRun(_of_scenes(session), words).transplants() if transplants else None,
         words,
     )
@@ -191,6 +184,10 @@ def _read_refusals(session: Session, words: RefusalFamily) -> Arrays:
     return {"log_odds": refusal_log_odds(session.adapter, prompts, [words], batch_size=size).numpy()}
 
 
+def _caption_loss(session: Session, right: Sequence[str]) -> Float[ndarray, " pair"]:
+    return session.arrays("caption_loss", partial(_losses, session, right), read=_read(right))["loss"]
+
+
 def _losses(session: Session, right: Sequence[str]) -> Arrays:
     """How surprised the model is by the right answer to every picture."""
     adapter, size = session.adapter, session.effort.batch_size
@@ -207,7 +204,11 @@ def _losses(session: Session, right: Sequence[str]) -> Arrays:
     return {"loss": found}
 
 
-def _text_kl(session: Session, source: ModelSource, runtime: Runtime) -> Arrays:
+def _text_kl(session: Session, source: ModelSource, runtime: Runtime) -> Float[ndarray, " prompt"]:
+    return session.arrays("text_kl", partial(_parted, session, source, runtime), read=_read(()))["kl"]
+
+
+def _parted(session: Session, source: ModelSource, runtime: Runtime) -> Arrays:
     """How far the trained language model parts from what it was, on harmless prompts without a picture."""
     session.notify(f"Reading {TEXT_PROMPTS} text prompts before and after.")
     prompts = bundled_twins("test").where(label="harmless").prompts[:TEXT_PROMPTS]

@@ -19,7 +19,7 @@ LEARNING_RATE, BATCH = Recipe().learning_rate, Recipe().batch
 """The defaults, which names leave out."""
 GUIDE = "variant."
 """What choices of the variant begin with; those that the samples hold as well are `SAMPLES`."""
-SAMPLES = "samples"
+SAMPLES, MODEL = "samples", "model"
 DOSED = {"weight": "variant.weight", "layers": "variant.layers", "steps": "steps"}
 CHANGE_NOTHING = ("seed", "epochs", "audit_every", "checkpoint_every")
 """Of a recipe: what is looked at and kept, the epochs that its steps were counted from, and the seed."""
@@ -119,7 +119,7 @@ def read_run(folder: Path) -> Run:
         decides = {k: v for k, v in recipe.items() if k not in CHANGE_NOTHING}
         if not recipe["patience"]:
             del decides["evaluate_every"]
-        of_data = {"arm": about["arm"], SAMPLES: about["samples"], "model": record["model"]}
+        of_data = {"arm": about["arm"], SAMPLES: about["samples"], MODEL: record["model"]}
         chosen = {**decides, **data, **of_data, "steps": about["steps"]}
         return Run(
             folder,
@@ -145,11 +145,15 @@ def read_run(folder: Path) -> Run:
 
 
 def require_comparable(runs: Sequence[Run]) -> None:
-    """Refuses trainings of one group that differ in more than their seed, or do not differ at all.
+    """Refuses trainings of different models, and those of one group that differ in more than their seed, or in nothing.
 
     Raises:
         UsageError: naming folders, and choices or seeds.
     """
+    trained = [run for run in runs if run.folder]
+    for run in trained[1:]:
+        if run.choices.get(MODEL) != trained[0].choices.get(MODEL):
+            raise UsageError(f"{trained[0].folder} and {run.folder} are of different models; compare those of one.")
     for name in dict.fromkeys(run.group for run in runs):
         first, *others = (run for run in runs if run.group == name)
         for other in others:

@@ -110,13 +110,17 @@ def _sentences(groups: Sequence[Group], table: pd.DataFrame) -> list[str]:
         text = _estimate(own, judge, TEXT, EXCESS)
         seeds = f"{len(group.members)} seed{'s' if len(group.members) > 1 else ''}"
         lines.append(
-            f"{group.name} ({seeds}): refuses {told_share(dsr)} of harmful pictures and {told_share(over)} of their "
-            f"twins (in text {told_share(text)} more harmful ones than twins), with log-odds {told(gap)} nats above "
+            f"{group.name} ({seeds}): refuses {_read(dsr)} of harmful pictures and {_read(over)} of their "
+            f"twins (in text {_read(text)} more harmful ones than twins), with log-odds {told(gap)} nats above "
             f"the twins', names {told_share(named)} of harmless pictures, alignment excess {told(excess)}."
         )
     if not any(group.first.run.variant == NO_GUIDE for group in groups):
         lines.append("No training without a guide is among them, so nothing can be said of what the guide does.")
     return lines
+
+
+def _read(found: Estimate) -> str:
+    return told_share(found) if found.n else "an unknown share (no answer can be read)"
 
 
 def _estimate(table: pd.DataFrame, judge: str, arm: str, measure: str) -> Estimate:

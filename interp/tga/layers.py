@@ -53,7 +53,7 @@ def claimed_layers(run: Path, *, force: bool = False) -> tuple[int, ...]:
     if chosen is None and claims and force:
         chosen = claims[0]
     if chosen is None:
-        why = claims[0].verdict if claims else f"it has no claim of {LOCATOR}"
+        why = claims[0].verdict if claims else f"it has no claim of {LOCATOR}."
         raise UsageError(f"{run}: no layers in which refusal is decided are established: {why} Name layers yourself.")
     return _layers_of(chosen, run)
 

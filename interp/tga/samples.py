@@ -76,6 +76,26 @@ class TrainingSet:
         if not any(s.captioned or s.guided for s in self.train):
             raise UsageError("no picture is left to train on; choose another arm or give more pairs.")
 
+    def require_use(self, *, guided: bool, waits: bool) -> None:
+        """Refuses a training that would learn nothing from these pictures, or wait for what is never measured.
+
+        Args:
+            guided: whether there is a guide.
+            waits: whether it stops when the validation loss falls no more.
+
+        Raises:
+            UsageError: naming what is missing.
+        """
+        if not guided and not any(s.captioned for s in self.train):
+            raise UsageError(
+                f"arm {self.arm} captions none of {len(self.train)} pictures, and without a guide nothing would be "
+                "trained; choose another arm or variant."
+            )
+        if waits and not any(s.captioned for s in self.validation):
+            raise UsageError(
+                "patience waits for the validation loss, and no pair is of split validation; give some, or no patience."
+            )
+
     @cached_property
     def digest(self) -> str:
         """sha256 over every sample, the keys of both runs and the rest."""

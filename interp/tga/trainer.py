@@ -69,7 +69,7 @@ def train(
         processes: those that train together; found out when not given.
         progress: called with (steps done, steps in all).
         log: called with the numbers of every step.
-        should_stop: asked before every step; True in any process raises Interrupted, with a checkpoint written.
+        should_stop: asked before every step; True in any process raises Interrupted and leaves a checkpoint.
 
     Returns:
         What was trained and measured. The model holds the trained projector, in its own dtype.
@@ -104,9 +104,7 @@ def train(
         _write(training, out, name)
     processes.wait()
     training.release()
-    tables = training.tables()
-    about = training.digest, training.step, training.kept_step, training.stopped
-    return Trained(out, *about, tables["steps"], tables["layers"])
+    return _trained(training, out)
 
 
 def _keep(training: Training, out: Path, main: bool) -> None:
@@ -114,6 +112,11 @@ def _keep(training: Training, out: Path, main: bool) -> None:
         tensors, numbers = training.state()
         checkpoint = Checkpoint(training.step, tensors, numbers, training.tables())
         write_checkpoint(checkpoint, out / CHECKPOINTS, training.identity)
+
+
+def _trained(training: Training, out: Path) -> Trained:
+    tables, made, kept = training.tables(), training.step, training.kept_step
+    return Trained(out, training.digest, made, kept, training.stopped, tables["steps"], tables["layers"])
 
 
 def _write(training: Training, out: Path, name: str) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.cache.identity import canonical_json
-from interp.errors import TrainingError, UsageError
+from interp.errors import TrainingError
 from interp.models.lora import add_lora, frozen_but, lora_parameters
 from interp.models.projected import ProjectedModel
 from interp.models.projector_file import owner_of
@@ -50,7 +50,7 @@ class Training:
         self.trained = {**self.projector, **({} if self.adapted is None else lora_parameters(self.adapted))}
         frozen_but(model, list(self.trained.values()))
         self.layers = recipe.variant.layers_of(self.model.n_layers)
-        self._require_something_to_do()
+        data.require_use(guided=bool(self.layers), waits=bool(recipe.patience))
         self.total = recipe.total_steps(len(data.train))
         self.identity = self._identity()
         # One kernel for all parameters would be as exact; one at a time is the same on every device.
@@ -194,17 +194,6 @@ class Training:
             "samples": self.data.digest,
             "processes": self.processes.count,
         }
-
-    def _require_something_to_do(self) -> None:
-        if not self.layers and not any(sample.captioned for sample in self.data.train):
-            raise UsageError(
-                f"variant {self.recipe.variant.name} has no guide, and arm {self.data.arm} captions none of "
-                f"{len(self.data.train)} pictures, so nothing would be trained; choose another arm or variant."
-            )
-        if self.recipe.patience and not any(sample.captioned for sample in self.data.validation):
-            raise UsageError(
-                "patience waits for the validation loss, and no pair is of split validation; give some, or no patience."
-            )
 
     def _chosen(self, step: int) -> list[Sample]:
         rows = order_of(step, self.recipe.batch, len(self.data.train), self.recipe.seed)

@@ -86,8 +86,10 @@ def train(
     Text states and vision features are harvested once and shared by all trainings of a model.
     """
     from interp.models.lora import Lora
+    from interp.tga.assembly import ARMS
     from interp.tga.recipe import Recipe
 
+    arm = inputs.choice("--arm", arm, ARMS)
     chosen = _variant(variant, layers, force, weight=weight, retrieved_in_prompt=retrieved_in_prompt)
     recipe = Recipe(
         variant=chosen,

@@ -259,6 +259,21 @@ def test_captioning_that_differs_in_more_than_the_guide_is_nothing_to_compare_wi
     assert all("nothing to compare with" in c.found for c in claim.controls)
 
 
+def test_trainings_of_two_models_are_not_compared():
+    one, other = (evaluated(v, other={"model": v}).run for v in ("paper", "no-guide"))
+    with pytest.raises(UsageError, match="different models"):
+        require_comparable([Run(None), one, other])
+
+
+def test_answers_that_can_not_be_read_are_said_to_be_unknown():
+    unread = replace(
+        evaluated("paper"), refused={(j, a): np.full(len(PAIRS), np.nan) for j in default_judges() for a in ARMS}
+    )
+    study = run([unread], model="m", pairs="p", provenance=ABOUT)
+    assert "refuses an unknown share (no answer can be read) of harmful pictures" in study.headlines[0]
+    assert not study.claims[0].established
+
+
 def test_one_seed_of_captioning_alone_establishes_nothing():
     found = [e for e in gaining(range(SEEDS)) if e.run.variant == "paper" or e.run.seed == 0]
     (claim,) = run(found, model="m", pairs="p", provenance=ABOUT).claims
