@@ -12,9 +12,10 @@
 # # Does the guide make pictures safe?
 #
 # Text-guided alignment trains the projector so that a picture's states follow those of its caption, the harder the
-# nearer a retrieved text is to that caption; refusal in text should then reach pictures. Three short trainings of `demo:llava` show how that is
-# tested: captioning alone, the guide as its code was released, and the guide as it was published. A handful of steps on
-# a few dozen pictures changes little; `interp tga train` and `interp tga eval` do it in full.
+# nearer a retrieved text is to that caption; refusal in text should then reach pictures. Three short trainings of
+# `demo:llava` show how that is tested: captioning alone, the guide as its code was released, and the guide as it was
+# published. A handful of steps on a few dozen pictures changes little; `interp tga train` and `interp tga eval` do it
+# in full.
 
 # %%
 from dataclasses import replace
