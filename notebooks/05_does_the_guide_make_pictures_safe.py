@@ -48,7 +48,7 @@ print(len(seen), "pictures to train on,", sum(p.label == "harmful" for p in seen
 from interp.tga.variants import VARIANTS
 
 texts = more_texts("scenes", [p.caption for p in everything])
-options = {"arm": "captioned", "question": question, "encoder": encoder, "texts": texts, "answer": answer}
+options = {"arm": "captioned", "question": question, "retrieve_by": encoder, "texts": texts, "answer": answer}
 prepared = {
     name: prepare(load(source, runtime), seen, runs, variant=VARIANTS[name], notify=print, **options)
     for name in ("no-guide", "released", "paper")

@@ -114,6 +114,10 @@ def test_trainings_are_named_by_what_they_are(place):
         how = training(place, "paper", *more, out=place / "unused")
         found = run(*how[: how.index("-o")], *more)
         assert found.exit_code == 0, found.output
+    found = trained(place, "paper", "--retrieve-by", 2, out=place / "by-states")
+    assert found.exit_code == 0 and "at layer 2, to retrieve by" in found.output
+    assert read_projector(place / "by-states" / "projector")[0]["about"]["data"]["retrieved_by"] == "states of layer 2"
+    found = run(*how[: how.index("-o")], *more)
     made = sorted((place / "runs").glob("tga-paper-captioned-0-*"))
     assert len(made) == 2, "another weight is another folder"
     assert f"training: {made[0]}" in found.stdout.replace("\n", "") or f"training: {made[1]}" in found.stdout
@@ -172,6 +176,8 @@ def test_what_is_no_training_is_refused(place, trainings):
     assert found.exit_code == 2 and "was trained on 12 of 36 pictures" in found.output
     found = trained(place, "paper", "--patience", 2, out=place / "patient")
     assert found.exit_code == 2 and "--evaluate-every" in found.output
+    found = trained(place, "paper", "--retrieve-by", "pictures", out=place / "by")
+    assert found.exit_code == 2 and "number of a layer" in found.output
     found = trained(place, "other")
     assert found.exit_code == 2 and "unknown variant" in found.output
     found = trained(place, "paper", "--arm", "none", out=place / "none")

@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from analyses.cross_modal.transfer import DSR, OVER_REFUSAL
 from analyses.tga.evaluation import Evaluated
-from analyses.tga.runs import require_comparable
+from analyses.tga.runs import RETRIEVAL, require_comparable
 from interp.scenes.catalogue import SYMBOLIC
 from interp.stats import group_weights
 from interp.tga.variants import VARIANTS
@@ -81,11 +81,14 @@ def grouped(found: Sequence[Evaluated], *, seed: int = 0) -> tuple[Group, ...]:
 
 def without_guide(group: Group, groups: Sequence[Group], variant: str) -> Group | None:
     """The training to hold a group against: of this variant with its own prompt, all else but the guide the same."""
-    own, in_prompt = group.first.run, VARIANTS[variant].retrieved_in_prompt
+    in_prompt = VARIANTS[variant].retrieved_in_prompt
+    # Without a text, what could have been retrieved is no difference.
+    left_out = () if in_prompt else RETRIEVAL
+    own = group.first.run.surroundings(*left_out)
     for other in groups:
         its = other.first.run
         plain = its.variant == variant and its.retrieved_in_prompt == in_prompt
-        if plain and other.name != group.name and its.surroundings == own.surroundings:
+        if plain and other.name != group.name and its.surroundings(*left_out) == own:
             return other
     return None
 

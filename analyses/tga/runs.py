@@ -10,6 +10,7 @@ from interp.models.projector_file import read_projector
 from interp.prompts.pairs import Pair
 from interp.study import ranges
 from interp.tga.assembly import picture_of
+from interp.tga.preparation import CAPTION
 from interp.tga.recipe import Recipe
 from interp.tga.variants import VARIANTS
 
@@ -20,6 +21,8 @@ LEARNING_RATE, BATCH = Recipe().learning_rate, Recipe().batch
 GUIDE = "variant."
 """What choices of the variant begin with; those that the samples hold as well are `SAMPLES`."""
 SAMPLES, MODEL = "samples", "model"
+RETRIEVAL = ("data.index", "data.retrieved_by")
+"""Choices that say nothing of a training without a text."""
 DOSED = {"weight": "variant.weight", "layers": "variant.layers", "steps": "steps"}
 CHANGE_NOTHING = ("seed", "epochs", "audit_every", "checkpoint_every")
 """Of a recipe: what is looked at and kept, the epochs that its steps were counted from, and the seed."""
@@ -42,6 +45,7 @@ class Run:
         learning_rate: the highest.
         lora: whether the language model was trained too.
         retrieved_in_prompt: whether the retrieved text stood in the training prompt.
+        retrieved_by: what a text was retrieved by: the caption, or image states of a layer.
         guides: whether there was a guide whose gradient was let through.
         choices: everything that decided it but the seed, by name, in words.
         trained_on: the pictures, as `interp.tga.assembly.picture_of` names them.
@@ -59,6 +63,7 @@ class Run:
     learning_rate: float = LEARNING_RATE
     lora: bool = False
     retrieved_in_prompt: bool = False
+    retrieved_by: str = CAPTION
     guides: bool = False
     choices: Mapping[str, str] = field(default_factory=dict)
     trained_on: frozenset[str] = frozenset()
@@ -68,10 +73,9 @@ class Run:
         """Its name without the seed: what trainings that differ by nothing else have in common."""
         return self.told()
 
-    @property
-    def surroundings(self) -> dict[str, str]:
+    def surroundings(self, *left_out: str) -> dict[str, str]:
         """What a training with another guide must share with it to be held against it: all choices but the guide's."""
-        return {k: v for k, v in self.choices.items() if not k.startswith(GUIDE) and k != SAMPLES}
+        return {k: v for k, v in self.choices.items() if not k.startswith(GUIDE) and k not in (SAMPLES, *left_out)}
 
     def besides(self, dose: str) -> dict[str, str]:
         """What trainings of one dose curve share: all choices but the weight, the layers or the steps."""
@@ -94,6 +98,8 @@ class Run:
             parts["layers"] = f"layers {ranges(self.layers)}"
         if self.variant in VARIANTS and self.retrieved_in_prompt != VARIANTS[self.variant].retrieved_in_prompt:
             parts["prompt"] = "retrieved text in the prompt" if self.retrieved_in_prompt else "no text in the prompt"
+        if self.retrieved_by != CAPTION and (self.guides or self.retrieved_in_prompt):
+            parts["by"] = f"retrieved by {self.retrieved_by}"
         if self.lora:
             parts["lora"] = "LoRA"
         return ", ".join(said for name, said in parts.items() if name != without)
@@ -134,6 +140,7 @@ def read_run(folder: Path) -> Run:
             learning_rate=float(recipe["learning_rate"]),
             lora=(folder / TRAINED_LORA).is_dir(),
             retrieved_in_prompt=bool(recipe["variant.retrieved_in_prompt"]),
+            retrieved_by=str(about["data"].get("retrieved_by", CAPTION)),
             guides=bool(guides),
             choices={name: str(value) for name, value in sorted(chosen.items())},
             trained_on=frozenset(map(str, about["trained_on"])),

@@ -16,12 +16,13 @@ from interp.scenes.captions import phrases
 from interp.tga.assembly import VALIDATION, answered, assemble
 from interp.tga.corpus import Corpus
 from interp.tga.harvest import harvest_features, harvest_texts
-from interp.tga.retrieval import TextIndex
+from interp.tga.retrieval import Retrieved, TextIndex
 from interp.tga.samples import TrainingSet
+from interp.tga.state_retrieval import index_of_states, states_of_pictures
 from interp.tga.variants import Variant
 
 ARTICLES = ("a ", "an ", "the ")
-SCENES = "scenes"
+SCENES, CAPTION = "scenes", "caption"
 Progress = Callable[[int, int], None]
 
 
@@ -46,7 +47,7 @@ def prepare(
     variant: Variant,
     arm: str,
     question: str,
-    encoder: TextEncoder,
+    retrieve_by: TextEncoder | int,
     texts: Sequence[str] = (),
     answer: Callable[[str], str] = lambda caption: caption,
     notify: Callable[[str], None] = lambda _: None,
@@ -64,7 +65,7 @@ def prepare(
         variant: whether the retrieved text stands in the prompt.
         arm: see `interp.tga.assembly.of_arm`.
         question: the instruction of every prompt.
-        encoder: embeds captions and texts.
+        retrieve_by: what embeds captions and texts; or the layer at which image states ask for states of texts.
         texts: what can be retrieved beside the captions.
         answer: what is to be answered, made of the caption.
         notify: told in one line what is happening.
@@ -79,9 +80,9 @@ def prepare(
     if not used:
         raise UsageError(f"none of {len(pairs)} pairs is of split train or {VALIDATION}; there is nothing to train on.")
     captions = list(dict.fromkeys(p.caption for p in used))
-    index = TextIndex.build(Corpus.of({"captions": captions, "texts": texts}), encoder)
-    found = index.retrieve_by_caption(captions, encoder)
-    other = {caption: hit.text for caption, hit in zip(captions, found, strict=True)}
+    corpus = Corpus.of({"captions": captions, "texts": texts})
+    about, found = _retrieved(used, corpus, retrieve_by, adapter, root, notify, question=question, **harvest)
+    other = {pair.id: hit.text for pair, hit in zip(used, found, strict=True)}
     notify(f"Vision features of {len(used)} pictures.")
     features = harvest_features(adapter, used, root, question=question, progress=progress)
     every = list(dict.fromkeys((*captions, *other.values())))
@@ -89,12 +90,32 @@ def prepare(
     states = harvest_texts(adapter, every, root, question=question, **harvest)
     data = assemble(
         adapter, used, arm=arm, variant=variant, features=features, texts=states,
-        retrieved={p.id: other[p.caption] for p in used}, question=question, answer=answer,
-        about={"index": index.digest, "pictures": answered(used, question, answer).digest},
+        retrieved=other, question=question, answer=answer,
+        about={**about, "pictures": answered(used, question, answer).digest},
     )  # fmt: skip
-    hits = dict(zip(captions, found, strict=True))
-    rows = [(p.id, p.caption, hits[p.caption].text, hits[p.caption].similarity) for p in used]
+    rows = [(p.id, p.caption, hit.text, hit.similarity) for p, hit in zip(used, found, strict=True)]
     return Prepared(data, pd.DataFrame(rows, columns=["id", "caption", "retrieved", "similarity"]))
+
+
+def _retrieved(
+    pairs: Sequence[Pair],
+    corpus: Corpus,
+    by: TextEncoder | int,
+    adapter: Adapter,
+    root: Path,
+    notify: Callable[[str], None],
+    **harvest: Any,
+) -> tuple[dict[str, str], list[Retrieved]]:
+    """What decided the retrieval, and what it gives every picture."""
+    captions = [p.caption for p in pairs]
+    if isinstance(by, int):
+        notify(f"States of {len(pairs)} pictures and {len(corpus)} texts at layer {by}, to retrieve by.")
+        index = index_of_states(adapter, corpus, root, layer=by, **harvest)
+        found = index.retrieve(captions, states_of_pictures(adapter, pairs, root, layer=by, **harvest))
+        return {"index": index.digest, "retrieved_by": f"states of layer {by}"}, found
+    index, different = TextIndex.build(corpus, by), list(dict.fromkeys(captions))
+    of_caption = dict(zip(different, index.retrieve_by_caption(different, by), strict=True))
+    return {"index": index.digest, "retrieved_by": CAPTION}, [of_caption[caption] for caption in captions]
 
 
 def more_texts(where: str, captions: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from interp.tga.assembly import assemble, of_arm
 from interp.tga.guide import masked_mean
 from interp.tga.harvest import harvest_features, harvest_texts, picture_prompts, text_prompts
 from interp.tga.losses import image_states, losses_of
+from interp.tga.preparation import prepare
 from interp.tga.recipe import Recipe
 from interp.tga.samples import TEXTS, TOWER
 from interp.tga.trainer import train
@@ -172,6 +173,36 @@ def test_what_a_run_lacks_is_said(pairs, retrieved, runs, tmp_path):
     other = replace(pairs[0], id="new")
     with pytest.raises(UsageError, match="'new'"):
         put_together((other, *pairs), {**retrieved, "new": "a dog"}, runs)
+
+
+def test_a_text_is_retrieved_by_the_states_of_the_picture(pairs, tmp_path):
+    """As the model of transformers itself gives them: means over tokens at a layer, each kind less its mean."""
+    used, adapter, layer = [p for p in pairs if p.split != "test"], seeing(), 2
+    encoder, texts = Encoder(adapter.processor), [*dict.fromkeys(p.caption for p in used), "a locked door", "two keys"]
+
+    def directions(prompts, kind):
+        rows = []
+        for e in encoder.encode(prompts, ["t_post"]):
+            pixels = {} if e.picture is None else {"pixel_values": e.picture.pixels()["pixel_values"]}
+            with torch.no_grad():
+                out = adapter.model(input_ids=torch.tensor([e.ids]), output_hidden_states=True, **pixels)
+            rows.append(out.hidden_states[layer][0, list(e.of_class(kind))].mean(0))
+        return torch.nn.functional.normalize(torch.stack(rows) - torch.stack(rows).mean(0), dim=-1)
+
+    cosines = (
+        directions(picture_prompts(used, QUESTION), "image") @ directions(text_prompts(texts, QUESTION), "caption").T
+    )
+    for row, pair in enumerate(used):
+        cosines[row, texts.index(pair.caption)] = -2
+    how = {"variant": VARIANTS["paper"], "arm": "captioned", "question": QUESTION, "texts": texts[-2:]}
+    found = prepare(adapter, pairs, tmp_path, retrieve_by=layer, **how)
+    assert list(found.retrieved["retrieved"]) == [texts[i] for i in cosines.argmax(1)]
+    torch.testing.assert_close(
+        torch.tensor(found.retrieved["similarity"].to_list()).float(), cosines.max(1).values, atol=1e-4, rtol=1e-4
+    )
+    assert found.data.about["retrieved_by"] == "states of layer 2"
+    with pytest.raises(UsageError, match="9"):
+        prepare(adapter, pairs, tmp_path, retrieve_by=9, **how)
 
 
 def test_a_projector_is_trained_from_pictures_to_the_end(pairs, retrieved, runs, tmp_path):

@@ -37,6 +37,9 @@ Texts = Annotated[
     str, typer.Option(help="Texts to retrieve beside the captions: scenes, a file with one a line, or empty.")
 ]
 Reader = Annotated[str, typer.Option(help="Sentence encoder of retrieval: demo:minilm, hub id or folder.")]
+Asks = Annotated[
+    str, typer.Option(help="What a text is retrieved by: caption, or the number of a layer for image states there.")
+]
 Steps = Annotated[int, typer.Option(min=0, help="Updates; 0 to count them from --epochs.")]
 Epochs = Annotated[float, typer.Option(help="How often every picture is seen.")]
 Batch = Annotated[int, typer.Option(min=1, help="Pictures per update.")]
@@ -62,6 +65,7 @@ def train(
     retrieved_in_prompt: InPrompt = None,
     texts: Texts = "scenes",
     encoder: Reader = "demo:minilm",
+    retrieve_by: Asks = "caption",
     question: options.Question = options.ASKED,
     steps: Steps = 0,
     epochs: Epochs = 1.0,
@@ -89,7 +93,8 @@ def train(
     from interp.tga.assembly import ARMS
     from interp.tga.recipe import Recipe
 
-    arm = inputs.choice("--arm", arm, ARMS)
+    inputs.choice("--arm", arm, ARMS)
+    _layer(retrieve_by)
     chosen = _variant(variant, layers, force, weight=weight, retrieved_in_prompt=retrieved_in_prompt)
     recipe = Recipe(
         variant=chosen,
@@ -104,11 +109,10 @@ def train(
         lora=Lora(rank=lora, alpha=2 * lora) if lora else None,
     )
     found = (model, revision, None, offline, trust_remote_code, "hooks", dtype, device, attention)
-    asked = {"pairs": pairs, "texts": texts, "encoder": encoder, "question": question, "arm": arm}
+    asked = {"pairs": pairs, "texts": texts, "encoder": encoder, "question": question, "arm": arm, "by": retrieve_by}
     named = inputs.short_digest({"model": model, "revision": revision, "dtype": dtype, **asked, **recipe.record()})
     folder = out or runs / f"tga-{variant}-{arm}-{seed}-{named[:8]}"
-    trained = _train(found, asked, recipe, folder, runs, track)
-    _summarise(trained, chosen)
+    _summarise(_train(found, asked, recipe, folder, runs, track), chosen)
 
 
 def _variant(name: str, layers: str | None, force: bool, **given: Any) -> "Variant":
@@ -170,7 +174,8 @@ def _prepare(adapter: "Adapter", asked: dict[str, str], recipe: "Recipe", runs: 
     from interp.tga.preparation import more_texts, prepare
 
     pairs = inputs.pairs(asked["pairs"], offline)
-    reader = load_text_encoder(asked["encoder"], offline=offline, notify=notify)
+    layer = _layer(asked["by"])
+    reader = load_text_encoder(asked["encoder"], offline=offline, notify=notify) if layer is None else layer
     with progress("vision features", "pictures") as update:
         return prepare(
             adapter,
@@ -179,12 +184,23 @@ def _prepare(adapter: "Adapter", asked: dict[str, str], recipe: "Recipe", runs: 
             variant=recipe.variant,
             arm=asked["arm"],
             question=asked["question"],
-            encoder=reader,
+            retrieve_by=reader,
             texts=more_texts(asked["texts"], [p.caption for p in pairs]),
             answer=inputs.answer(asked["pairs"]),
             notify=notify,
             progress=update,
         )
+
+
+def _layer(retrieve_by: str) -> int | None:
+    from interp.errors import UsageError
+    from interp.tga.preparation import CAPTION
+
+    if retrieve_by == CAPTION:
+        return None
+    if not retrieve_by.isdecimal():
+        raise UsageError(f"--retrieve-by {retrieve_by!r}: give {CAPTION}, or the number of a layer.")
+    return int(retrieve_by)
 
 
 def _summarise(trained: "Trained", variant: "Variant") -> None:
