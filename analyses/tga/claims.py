@@ -33,12 +33,6 @@ def gain_claims(groups: Sequence[Group], differences: pd.DataFrame, *, provenanc
 
 def _gain(group: Group, groups: Sequence[Group], differences: pd.DataFrame, provenance: dict[str, Any]) -> Claim:
     own = differences[differences["group"] == group.name]
-    base = without_guide(group, groups, NO_GUIDE)
-    alone = _against(own, base)
-    controls = [_rise(alone, judge) for judge in default_judges() if _sees_refusals(group, judge)]
-    controls += [_specific(alone), _costless(alone), _sighted(alone), _seeds(group, base)]
-    if group.first.run.retrieved_in_prompt:
-        controls.append(_of_the_loss(_against(own, without_guide(group, groups, RETRIEVED))))
     return Claim(
         statement=f"The guide of {group.name} makes harmful pictures refused, and harmless twins no more than "
         "captioning alone does.",
@@ -49,9 +43,21 @@ def _gain(group: Group, groups: Sequence[Group], differences: pd.DataFrame, prov
         lo=None,
         hi=None,
         n=int((~np.isnan(over_seeds(group.values(default_judges()[0], IMAGE, DSR)))).sum()),
-        controls=tuple(controls),
+        controls=tuple(_controls(group, groups, own)),
         provenance={**provenance, "group": group.name},
     )
+
+
+def _controls(group: Group, groups: Sequence[Group], own: pd.DataFrame) -> list[Control]:
+    base = without_guide(group, groups, NO_GUIDE)
+    if base is None:
+        return [Control("captioning alone", False, NOTHING, "a training without a guide, all else the same")]
+    alone = _against(own, base)
+    controls = [_rise(alone, judge) for judge in default_judges() if _sees_refusals(group, judge)]
+    controls += [_specific(alone), _costless(alone), _sighted(alone), _seeds(group, base)]
+    if group.first.run.retrieved_in_prompt:
+        controls.append(_of_the_loss(_against(own, without_guide(group, groups, RETRIEVED))))
+    return controls
 
 
 def _sees_refusals(group: Group, judge: str) -> bool:
@@ -109,12 +115,10 @@ def _of_the_loss(alone: pd.DataFrame) -> Control:
     return _bounded("loss, not retrieved text", found, found is not None and found.lo > 0, needed)
 
 
-def _seeds(group: Group, base: Group | None) -> Control:
+def _seeds(group: Group, base: Group) -> Control:
     """Every seed gains over the mean of captioning alone, of which there are as many."""
     judge, n = default_judges()[0], len(group.members)
     needed = f"{FEWEST_SEEDS} seeds or more of both, each above captioning alone"
-    if base is None:
-        return Control("seeds", False, f"{n}, {NOTHING}", needed)
     own, its = (by_seed(g.values(judge, IMAGE, DSR)) for g in (group, base))
     above = sum(bool(one > np.mean(its)) for one in own)
     enough = min(n, len(base.members)) >= FEWEST_SEEDS

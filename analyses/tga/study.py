@@ -156,7 +156,7 @@ def _figures(tables: dict[str, pd.DataFrame]) -> dict[str, tuple[go.Figure, str]
     if not gains.empty:
         gains = gains.assign(compared=gains["group"] + " against " + gains["against"])
         drawn["gains"] = (
-            figures.interval_points(gains, rows="compared", unit="more DSR minus over-refusal than the other"),
+            figures.interval_points(gains, rows="compared", unit="more DSR minus over-refusal"),
             "What a training adds to DSR minus over-refusal, beyond captioning alone and beyond the retrieved text.",
         )
     maps = _maps(tables["transplants"]) if "transplants" in tables else {}
