@@ -128,9 +128,11 @@ def _merged(model: Any, source: ModelSource, folder: Path) -> Any:
     from safetensors import safe_open
 
     try:
-        # peft warns that an adapter does not cover the model, and ignores what it has no place for.
+        # peft warns that an adapter does not cover the model, and ignores what it has no place for; and it asks
+        # transformers for an attribute by its old name, which is no business of whoever loads a model.
         with safe_open(folder / "adapter_model.safetensors", "pt") as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             stored = set(file.keys())
             adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
         placed = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))

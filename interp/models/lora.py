@@ -1,6 +1,7 @@
 """LoRA on the language model of a vision-language model, trained beside its projector."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,8 @@ def add_lora(model: Any, lora: Lora, *, seed: int = 0) -> Any:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=rf"{re.escape(inside)}\..*\.({wanted})"
     )
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # of peft, as in `load`
             torch.manual_seed(seed)
             return get_peft_model(model, config).eval()
     except ValueError as error:

@@ -192,6 +192,11 @@ def test_an_adapter_is_merged(tiny_folder: Path, lora: tuple[Path, Any], backend
     assert adapter.identity.adapter
 
 
+def test_loading_an_adapter_says_nothing(tiny_folder: Path, lora: tuple[Path, Any], recwarn: Any) -> None:
+    load(adapted_source(tiny_folder, lora[0]), Runtime("hooks", "fp32", "cpu"))
+    assert [str(one.message) for one in recwarn] == []
+
+
 def adapted_source(tiny_folder: Path, folder: Path) -> ModelSource:
     return ModelSource("local", tiny_folder, adapter=folder)
 
