@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ class Work:
     layers: tuple[int, ...]
 
 
-def prepared(pictures: int, dtype: str, folder: Path) -> Work:
-    """A LLaVA of the demo model, and pictures whose captions are short pieces of the bundled prompts."""
+def prepared(pictures: int, words: int, dtype: str, folder: Path) -> Work:
+    """A LLaVA of the demo model, and pictures whose captions and retrieved texts are pieces of the bundled prompts."""
     adapter = load(resolve("demo:base"), Runtime(dtype=dtype))
     language, text_config = adapter.model, adapter.model.config
     image = adapter.tokenizer.convert_tokens_to_ids("<|endoftext|>")
@@ -79,9 +80,9 @@ def prepared(pictures: int, dtype: str, folder: Path) -> Work:
     model = LlavaForConditionalGeneration(config).to(language.dtype)
     model.model.language_model.load_state_dict(language.model.state_dict())
     model.lm_head.weight = model.model.language_model.embed_tokens.weight
-    words = [" ".join(p.text.split()[:4]) for p in bundled_twins("train")][: 2 * pictures]
-    texts = list(zip(words[:pictures], words[pictures:], strict=True))
-    states = harvest_texts(adapter, list(dict.fromkeys(words)), folder, question=QUESTION)
+    pieces = pieces_of_prompts(2 * pictures, words)
+    texts = list(zip(pieces[:pictures], pieces[pictures:], strict=True))
+    states = harvest_texts(adapter, list(dict.fromkeys(pieces)), folder, question=QUESTION)
     prompts = PromptSet("pictures", tuple(user_prompt(f"p{i}", str(i)) for i in range(pictures)))
     features = ActivationCache.from_arrays({TOWER: torch.randn(pictures, PATCHES, FEATURES)}, prompts, folder, name="x")
     rows = rows_by_id(states)
@@ -91,6 +92,13 @@ def prepared(pictures: int, dtype: str, folder: Path) -> Work:
     )
     layers = PAPER.layers_of(adapter.n_layers)
     return Work(adapter, model, TrainingSet(samples, (), features, states), texts, layers)
+
+
+def pieces_of_prompts(count: int, words: int) -> list[str]:
+    """As many texts of so many words: each begins with another bundled prompt and goes on into those after it."""
+    prompts = [p.text.split() for p in bundled_twins("train")]
+    going_on = ([*chain(*islice(cycle(prompts), i, i + words))] for i in range(count))
+    return [" ".join(text[:words]) for text in going_on]
 
 
 def sample(adapter: HooksAdapter, i: int, texts: tuple[str, str], at: tuple[int, int], image: int) -> Sample:
@@ -159,6 +167,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Times a training step with and without cached text states.")
     parser.add_argument("--batch", type=int, default=16, help="pictures per step")
     parser.add_argument("--steps", type=int, default=5, help="timed rounds")
+    parser.add_argument("--words", type=int, default=4, help="of every caption and retrieved text")
     parser.add_argument("--dtype", default="fp32", help="of the language model")
     return parser.parse_args()
 
@@ -167,7 +176,7 @@ def main() -> None:
     args = arguments()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        work = prepared(args.batch * (args.steps + 1), args.dtype, Path(folder))
+        work = prepared(args.batch * (args.steps + 1), args.words, args.dtype, Path(folder))
         reads = ProjectedModel(work.model)
         parameters: list[Tensor] = list(reads.projector.parameters())
         frozen_but(work.model, list(reads.projector.parameters()))
@@ -193,7 +202,8 @@ def main() -> None:
     ours = seconds["interp, cached states"]
     shared = work.data.shared
     print(
-        f"\n{args.batch} pictures of {PATCHES} tokens, {len(work.layers)} layers, {args.dtype}, {shared} shared tokens"
+        f"\n{args.batch} pictures of {PATCHES} tokens, texts of {args.words} words, {len(work.layers)} layers, "
+        f"{args.dtype}, {shared} shared tokens"
     )
     for name, each in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(each, ours, strict=True))
