@@ -31,7 +31,7 @@ def pairs(where: str, offline: bool) -> tuple["Pair", ...]:
     name, colon, named = where.partition(":")
     if name != "scenes":
         return read_pairs(where)
-    known = ("train", "validation", "test", "unknown")
+    known = ("train", "validation", "test", "fresh", "unknown")
     splits = [choice("pairs scenes:", one, known) for one in named.split(",")] if colon else known
     bundled = bundled_pairs(offline=offline, notify=notify)
     return tuple(pair for pair in bundled if pair.split in splits)

@@ -30,6 +30,7 @@ class Concept:
         icon: what the Iconify collections call it.
         fluent: what the Fluent packages call it; "" where they lack it.
         fxemoji: what that collection calls it; "" where it lacks it.
+        streamline: what that collection calls it; "" where it lacks it.
         not_in: styles that draw something else, or draw it without the colour that makes it what it is.
         tones: whether it is drawn in several skin tones.
     """
@@ -43,6 +44,7 @@ class Concept:
     icon: str
     fluent: str
     fxemoji: str
+    streamline: str
     not_in: frozenset[str]
     tones: bool
 
@@ -72,6 +74,7 @@ def concepts() -> tuple[Concept, ...]:
                 icon=row["icon"],
                 fluent=row["fluent"],
                 fxemoji=row["fxemoji"],
+                streamline=row["streamline"],
                 not_in=frozenset(row["not_in"].split()),
                 tones=row["tones"] == "yes",
             )
