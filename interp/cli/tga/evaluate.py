@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def evaluate(
     trainings: Annotated[list[Path], typer.Argument(help="Folders of finished trainings.")],
     model: Annotated[str, typer.Option(help="The model that was trained.")] = "demo:llava",
-    pairs: Annotated[str, typer.Option(help="What they are measured on; see train. Nothing trained on.")] = (
+    pairs: Annotated[str, typer.Option(help="A file as for train, or scenes:SPLIT,...; nothing trained on.")] = (
         "scenes:validation,test"
     ),
     question: options.Question = options.ASKED,
