@@ -28,8 +28,8 @@ def bundled_pairs(
     """The bundled pictures with their captions, drawn when they are not in the cache folder yet.
 
     Splits go by concept and by style: ``train`` and ``validation`` are known concepts in the styles for training and
-    for choosing, ``test`` known concepts in a style that nothing is trained on, ``fresh`` in one that nothing was chosen
-    by either, ``unknown`` the concepts held out of all training, in every style.
+    for choosing, ``test`` known concepts in a style that nothing is trained on, ``fresh`` in one that nothing was
+    chosen by either, ``unknown`` the concepts held out of all training, in every style.
 
     Args:
         split: one of these, or None for all pairs.
