@@ -70,4 +70,4 @@ def test_what_can_not_be_compared_is_refused(place):
     found = CliRunner().invoke(app, ["align", str(place / "llava"), str(lone), "-o", str(place / "r"), "--offline"])
     assert found.exit_code == 2 and "3 concepts" in found.output
     found = CliRunner().invoke(app, ["align", str(place / "llava"), "scenes:other", "--offline"])
-    assert found.exit_code == 2 and "choose one of train, validation, test, unknown" in found.output
+    assert found.exit_code == 2 and "choose one of train, validation, test, fresh, unknown" in found.output
