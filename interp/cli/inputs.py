@@ -26,13 +26,12 @@ def pairs(where: str, offline: bool) -> tuple["Pair", ...]:
     """The pictures with captions that ``where`` names: a file, or ``scenes``, with splits behind a colon or all."""
     from interp.console import notify
     from interp.prompts.pairs import read_pairs
-    from interp.scenes.pictures import bundled_pairs
+    from interp.scenes.pictures import SPLITS, bundled_pairs
 
     name, colon, named = where.partition(":")
     if name != "scenes":
         return read_pairs(where)
-    known = ("train", "validation", "test", "fresh", "unknown")
-    splits = [choice("pairs scenes:", one, known) for one in named.split(",")] if colon else known
+    splits = [choice("pairs scenes:", one, SPLITS) for one in named.split(",")] if colon else SPLITS
     bundled = bundled_pairs(offline=offline, notify=notify)
     return tuple(pair for pair in bundled if pair.split in splits)
 

@@ -20,6 +20,9 @@ BACKGROUND = "#ffffff"
 """Every picture is on white: the drawings are made for it, and a colour that varies would be one more thing a probe
 could read. Training varies it where it augments."""
 PAIRS = "pairs.json"
+UNKNOWN = "unknown"
+"""The split of concepts that are held out, whatever the style."""
+SPLITS = (*dict.fromkeys(style.split for style in STYLES), UNKNOWN)
 
 
 def bundled_pairs(
@@ -97,7 +100,7 @@ def draw_style(style: Style, tarball: Path, folder: Path, chosen: Sequence[Conce
                 twin_of=concept.twin_of,
                 concept=concept.caption,
                 style=style.name,
-                split=style.split if concept.known else "unknown",
+                split=style.split if concept.known else UNKNOWN,
             )
         )
     return pairs
