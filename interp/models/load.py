@@ -1,6 +1,5 @@
 """From a model on disk to an adapter of one of the three backends."""
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from interp.errors import ModelError
 from interp.models.adapter import Adapter
 from interp.models.identity import TRAINED_LORA, TRAINED_PROJECTOR, ModelIdentity, identify_module
+from interp.models.lora import quiet_peft
 from interp.models.processor import is_vision_language, load_processor
 from interp.models.projector_file import load_projector
 from interp.models.runtime import DTYPES, Runtime
@@ -128,11 +128,8 @@ def _merged(model: Any, source: ModelSource, folder: Path) -> Any:
     from safetensors import safe_open
 
     try:
-        # peft warns that an adapter does not cover the model, and ignores what it has no place for; and it asks
-        # transformers for an attribute by its old name, which is no business of whoever loads a model.
-        with safe_open(folder / "adapter_model.safetensors", "pt") as file, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Found missing adapter keys")
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        # peft ignores what it has no place for.
+        with safe_open(folder / "adapter_model.safetensors", "pt") as file, quiet_peft():
             stored = set(file.keys())
             adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
         placed = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))

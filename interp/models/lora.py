@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,23 @@ def add_lora(model: Any, lora: Lora, *, seed: int = 0) -> Any:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=rf"{re.escape(inside)}\..*\.({wanted})"
     )
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # of peft, as in `load`
+        with torch.random.fork_rng(devices=[]), quiet_peft():
             torch.manual_seed(seed)
             return get_peft_model(model, config).eval()
     except ValueError as error:
         raise ModelError(f"{type(model).__name__}: no LoRA can be put on {', '.join(lora.targets)}: {error}") from error
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Silences what peft warns of and nobody who loads or trains a model can act on.
+
+    It asks transformers for an attribute by its old name, and says that an adapter does not cover the model.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("ignore", "Found missing adapter keys")
+        yield
 
 
 def lora_parameters(adapted: nn.Module) -> dict[str, nn.Parameter]:

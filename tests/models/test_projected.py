@@ -76,6 +76,11 @@ def test_features_of_another_size_are_refused():
         ProjectedModel(model).run(fewer, [1])
 
 
+def test_putting_on_lora_says_nothing(recwarn):
+    add_lora(tiny_llava(), Lora(rank=2))
+    assert [str(one.message) for one in recwarn] == []
+
+
 def test_lora_begins_as_no_change_and_sits_in_the_language_model_alone(tmp_path):
     model = tiny_llava()
     rows, _ = sample(model)

@@ -21,6 +21,7 @@ from interp.models.encoding import Encoder
 from interp.models.generation import respond
 from interp.models.lexicon import first_tokens
 from interp.models.load import load
+from interp.models.lora import quiet_peft
 from interp.models.organisms.measure import measure
 from interp.models.organisms.recipe import Recipe
 from interp.models.runtime import Runtime
@@ -119,7 +120,8 @@ def _fit(model: Any, tokenizer: Any, data: PromptSet, answers: dict[str, str], r
         layers_to_transform=list(range(recipe.first_block, model.config.num_hidden_layers)),
         task_type="CAUSAL_LM",
     )
-    trained = get_peft_model(model, config)
+    with quiet_peft():
+        trained = get_peft_model(model, config)
     trained.train()
     parameters = [p for p in trained.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.01)
