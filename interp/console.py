@@ -52,14 +52,15 @@ def progress(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 def stoppable() -> Iterator[Callable[[], bool]]:
     """Yields a function that turns True at Ctrl-C or SIGTERM; a second signal ends the program at once.
 
-    A flag is used because an exception can strike between any two instructions; work stops between shards instead.
+    A flag is used because an exception can strike between any two instructions; work stops between shards, answers or
+    steps instead.
     """
     received: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
-        notify("Stopping after the shard in hand; once more to stop at once.")
+        notify("Stopping after the work in hand, which is kept; once more to stop at once.")
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, handle) for number in numbers}

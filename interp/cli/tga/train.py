@@ -215,7 +215,7 @@ def _summarise(trained: "Trained", variant: "Variant") -> None:
         last = said[steps["step"] == trained.kept_step].iloc[-1]
         console.print(f"- Cross-entropy of validation captions: {said.iloc[0]:.3f} -> {last:.3f} nats per token.")
     audited = steps.dropna(subset=["guide_share"]) if "guide_share" in steps else steps.iloc[:0]
-    if len(audited):
+    if variant.guides and len(audited):
         share, cosine = audited["guide_share"].mean(), audited["gradient_cosine"].mean()
         console.print(
             f"- Share of the guide in the gradient: {share:.1%}, its cosine with the language model's: {cosine:.2f} "
